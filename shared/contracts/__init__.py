@@ -1,0 +1,1 @@
+"""The vocabulary of the product as pydantic models. Strict, versioned, no I/O, imports nothing of ours."""

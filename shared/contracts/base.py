@@ -1,0 +1,84 @@
+"""What every contract shares: strict, immutable, nothing unknown let through."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+)
+
+from shared.contracts.errors import InvalidInput
+
+MESSAGE_LIMIT_BYTES = 16 * 1024
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+"""A scenario, style, recipe, step, stage or engine: lower case, digits, `_` and `-`."""
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""A job, batch, subject or caller. Safe as one segment of an object key: no slash, never starts with a dot."""
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256 in lower-case hexadecimal."""
+
+
+def _no_traversal(key: str) -> str:
+    if any(part in {"", ".", ".."} for part in key.split("/")):
+        raise ValueError("must be a relative object key without empty, '.' or '..' segments")
+    return key
+
+
+ObjectKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,512}$"), AfterValidator(_no_traversal)]
+"""Where a blob lies in the object store, relative to the bucket."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(ge=0.0)]
+Usd = Annotated[float, Field(ge=0.0)]
+Instant = AwareDatetime
+Parameters = dict[str, JsonValue]
+
+
+def now() -> datetime:
+    """The present instant in UTC."""
+    return datetime.now(UTC)
+
+
+class Contract(BaseModel):
+    """Base of all wire and storage vocabulary."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, ser_json_inf_nan="strings", validate_default=True
+    )
+
+    def to_json(self) -> bytes:
+        """The compact JSON document, UTF-8, without absent optional fields."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Self:
+        """Parse a document.
+
+        Raises:
+            InvalidInput: the first offending field and what was found there.
+        """
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise invalid_input(error, cls.__name__) from error
+
+
+def invalid_input(error: ValidationError, subject: str) -> InvalidInput:
+    """Turn pydantic's report into one sentence that names the field and the mend."""
+    first: Any = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or subject
+    shown = repr(first.get("input"))
+    found = first["msg"] if len(shown) > 80 else f"{first['msg']}, found {shown}"
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return InvalidInput(field, found + more, f"See docs/contracts for the schema of {subject}.")

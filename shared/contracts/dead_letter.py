@@ -1,0 +1,27 @@
+"""The dead letter: what is kept of a message that could not be worked off."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from shared.contracts.base import Contract, Digest, Identifier, Instant, Name
+from shared.contracts.step import ErrorAccount, StepMessage
+
+
+class DeadLetter(Contract):
+    """A message that could not be worked off, with everything needed to understand and replay it."""
+
+    schema_version: Literal[1] = 1
+    queue: str
+    died_at: Instant
+    worker: str
+    job_id: Identifier | None = None
+    step: Name | None = None
+    step_key: Digest | None = None
+    input_digests: dict[str, tuple[Digest, ...]] = Field(default_factory=dict)
+    attempts: Annotated[int, Field(ge=0)]
+    error: ErrorAccount
+    message: StepMessage | None = Field(default=None, description="ready to be published again")
+    body: Annotated[str, StringConstraints(max_length=4096)] | None = Field(
+        default=None, description="the start of a body that is no message of ours"
+    )

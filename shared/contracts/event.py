@@ -1,0 +1,63 @@
+"""Something that happened to a job, published for whoever listens."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from shared.contracts.artifacts import ArtifactRef
+from shared.contracts.base import Contract, Fraction, Identifier, Instant, Name, Seconds, Usd
+from shared.contracts.step import ErrorAccount, StepRecord
+from shared.contracts.verdict import VerdictSummary
+
+EventKind = Literal[
+    "accepted",
+    "refused",
+    "started",
+    "progress",
+    "finished",
+    "retrying",
+    "done",
+    "dead",
+    "cancelled",
+    "expired",
+]
+TERMINAL: frozenset[EventKind] = frozenset({"refused", "done", "dead", "cancelled", "expired"})
+"""After one of these nothing more happens to a job unless somebody replays it."""
+
+
+class JobResult(Contract):
+    """What a finished job leaves: the picture, how good it is, what it took."""
+
+    image: ArtifactRef
+    verdict: ArtifactRef
+    summary: VerdictSummary
+    trail: tuple[StepRecord, ...]
+    seconds: Seconds = Field(description="worker seconds spent by this job")
+    cost_usd: Usd
+
+
+class Event(Contract):
+    """`started`, `progress`, `finished`, `retrying` and `dead` speak of a step; the others of the job."""
+
+    schema_version: Literal[1] = 1
+    event_id: Identifier
+    kind: EventKind
+    job_id: Identifier
+    batch_id: Identifier | None = None
+    caller: Identifier
+    subject: Identifier | None = None
+    at: Instant
+    worker: str
+    step: Name | None = None
+    stage: Name | None = None
+    attempt: Annotated[int, Field(ge=1)] | None = None
+    fraction: Fraction | None = Field(default=None, description="of `progress`")
+    record: StepRecord | None = Field(default=None, description="of `finished`")
+    retry_in_s: Seconds | None = Field(default=None, description="of `retrying`")
+    error: ErrorAccount | None = Field(default=None, description="of `retrying`, `dead`, `refused`")
+    result: JobResult | None = Field(default=None, description="of `done`")
+
+    @property
+    def routing_key(self) -> str:
+        """`job.<job id>.<kind>`, dots in the id replaced so that topic patterns stay usable."""
+        return f"job.{self.job_id.replace('.', '_')}.{self.kind}"

@@ -1,0 +1,67 @@
+"""What a caller asks for."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, StringConstraints
+
+from shared.contracts.base import Contract, Digest, Identifier, Instant, Name, ObjectKey, Seed
+
+Lane = Literal["interactive", "bulk"]
+Words = Annotated[str, StringConstraints(max_length=200, strip_whitespace=True)]
+
+
+class Consent(Contract):
+    """The ground on which a person's photos are processed."""
+
+    basis: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
+        description="for instance 'written consent of the doctor'"
+    )
+    reference: Annotated[str, StringConstraints(max_length=200)] | None = None
+    given_at: Instant | None = None
+
+
+class PhotoRef(Contract):
+    """A photo that the caller has put under the bucket's `inbox/` prefix."""
+
+    key: Annotated[ObjectKey, StringConstraints(pattern=r"^inbox/")]
+    sha256: Digest
+    face: Annotated[int, Field(ge=1, le=20)] | None = Field(
+        default=None, description="which face is meant where the photo shows several: 1 is the leftmost"
+    )
+
+
+class SubjectAttributes(Contract):
+    """What the prompt may say of the person. All optional; nothing is guessed from the photos."""
+
+    gender: Words | None = None
+    age: Annotated[int, Field(ge=18, le=110)] | None = None
+    speciality: Words | None = None
+    appearance: Words | None = Field(default=None, description="for instance 'grey beard, round glasses'")
+    attire: Words | None = Field(default=None, description="for instance 'white lab coat'")
+
+
+class JobRequest(Contract):
+    """One request for one finished image: one doctor, one scenario. Published to `doctorgen.intake`."""
+
+    schema_version: Literal[1] = 1
+    job_id: Identifier | None = Field(default=None, description="chosen by the caller; derived where absent")
+    idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+        default=None, description="two requests of one caller with the same key are one job"
+    )
+    batch_id: Identifier | None = None
+    caller: Identifier = "anonymous"
+    subject: Identifier = Field(description="the person in the photos; owns every artifact derived from them")
+    consent: Consent | None = None
+    photos: Annotated[tuple[PhotoRef, ...], Field(min_length=1, max_length=5)]
+    scenario: Name
+    photography_style: Name | None = None
+    custom_prompt: Annotated[str, StringConstraints(max_length=1000, strip_whitespace=True)] = ""
+    attributes: SubjectAttributes = SubjectAttributes()
+    recipe: Name | None = Field(default=None, description="the deployment's default where absent")
+    engine: Name | None = Field(default=None, description="the deployment's default where absent")
+    seed: Seed | None = Field(default=None, description="derived from the request's content where absent")
+    overrides: dict[Name, dict[str, JsonValue]] = Field(
+        default_factory=dict, description="parameters by step name, e.g. {'refine': {'grain': 0.5}}"
+    )
+    priority: Lane = "interactive"
+    deadline: Instant | None = None

@@ -1,0 +1,99 @@
+"""The routing slip: a job's whole way, carried by the message itself."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from shared.contracts.artifacts import ArtifactRef
+from shared.contracts.base import Contract, Digest, Identifier, Instant, Name, Parameters, Seconds, Seed, Usd
+from shared.contracts.recipe import OperationName, SlotName, stage_of
+from shared.contracts.request import Consent, Lane
+
+
+class ErrorAccount(Contract):
+    """An error as data: its class in our vocabulary, its origin, and what would help."""
+
+    kind: str = Field(description="a class of shared.contracts.errors, e.g. 'Transient'")
+    type: str = Field(description="the exception that was raised first")
+    message: Annotated[str, StringConstraints(max_length=1000)]
+    field: str | None = Field(default=None, description="of an InvalidInput")
+    hint: str
+    traceback: Annotated[str, StringConstraints(max_length=4000)] = ""
+
+
+class Failure(Contract):
+    """One failed attempt at a step."""
+
+    at: Instant
+    worker: str
+    error: ErrorAccount
+
+
+class PinnedStep(Contract):
+    """A recipe's step made definite: engine chosen, every parameter filled in and checked."""
+
+    name: Name
+    operation: OperationName
+    operation_version: Annotated[int, Field(ge=1)]
+    engine: Name
+    params: Parameters
+    seed: Seed | None = Field(default=None, description="None where the operation draws no random numbers")
+    inputs: dict[Name, SlotName]
+
+    @property
+    def stage(self) -> str:
+        """The stage whose queue this step is published to."""
+        return stage_of(self.operation)
+
+
+class StepRecord(Contract):
+    """A finished step, as the message remembers it."""
+
+    step: Name
+    engine: Name
+    key: Digest
+    reused: bool = Field(description="a manifest stood already: nothing was computed")
+    seconds: Seconds = Field(description="of the computation that made the outputs, whoever ran it")
+    cost_usd: Usd = Field(description="spent by this job: 0 where reused")
+
+
+class StepMessage(Contract):
+    """What is on a stage's queue: the route, how far it has come, and references to what was made."""
+
+    schema_version: Literal[1] = 1
+    job_id: Identifier
+    batch_id: Identifier | None = None
+    caller: Identifier
+    subject: Identifier
+    consent: Consent | None = None
+    priority: Lane
+    deadline: Instant | None = None
+    recipe: Name
+    recipe_version: int
+    steps: tuple[PinnedStep, ...]
+    cursor: Annotated[int, Field(ge=0)]
+    artifacts: dict[SlotName, tuple[ArtifactRef, ...]]
+    result: SlotName
+    verdict: SlotName
+    trail: tuple[StepRecord, ...] = ()
+    attempts: Annotated[int, Field(ge=0)] = Field(default=0, description="failed attempts at the current step")
+    failures: Annotated[tuple[Failure, ...], Field(max_length=2)] = Field(
+        default=(), description="the first and the last failed attempt at the current step"
+    )
+    trace: dict[str, str] = Field(default_factory=dict, description="W3C trace context headers")
+
+    @model_validator(mode="after")
+    def _cursor_is_on_the_route(self) -> Self:
+        if self.cursor >= len(self.steps):
+            raise ValueError(f"cursor {self.cursor} lies past the last of {len(self.steps)} steps")
+        return self
+
+    @property
+    def step(self) -> PinnedStep:
+        """The step to be done now."""
+        return self.steps[self.cursor]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the job is finished once this step is."""
+        return self.cursor == len(self.steps) - 1

@@ -1,0 +1,106 @@
+"""What a stage says it can do, and what an engine is given and gives back."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from shared.contracts.artifacts import ArtifactKind
+
+
+class Params(BaseModel):
+    """Base of the parameter models: strict, immutable, every field with a default, a range and a unit."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+P = TypeVar("P", bound=Params)
+
+
+@dataclass(frozen=True)
+class Work(Generic[P]):
+    """One step to be done, with its inputs fetched and checked."""
+
+    params: P
+    inputs: Mapping[str, tuple[bytes, ...]]
+    seed: int
+    progress: Callable[[float], None] = field(default=lambda _: None)
+
+    def one(self, name: str) -> bytes:
+        """The single blob of an input."""
+        (blob,) = self.inputs[name]
+        return blob
+
+
+@dataclass(frozen=True)
+class Output:
+    """A blob to be stored."""
+
+    data: bytes
+    media_type: str
+    kind: ArtifactKind
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an operation made: its outputs by name, and what it measured or decided, for the manifest."""
+
+    outputs: Mapping[str, Output]
+    facts: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+class Engine(Protocol[P]):
+    """How an operation is done. Built once in a worker's life; `run` is a pure function of its work."""
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """The weights it uses: name to SHA-256. Part of the step key."""
+
+    def run(self, work: "Work[P]") -> Outcome:
+        """Do the step.
+
+        Raises:
+            InvalidInput: the caller's photos or words cannot be used; names the field and the mend.
+            ResourceExhausted: out of memory.
+            Permanent: retrying cannot help.
+        """
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """An engine by the import path of its factory ("package.module:callable"), so that naming it imports nothing."""
+
+    params: type[Params]
+    factory: str
+
+    def build(self) -> Engine[Params]:
+        """Import the engine's module and make the engine."""
+        module, _, name = self.factory.partition(":")
+        engine: Engine[Params] = getattr(import_module(module), name)()
+        return engine
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing a stage can do. Raise `version` whenever the same inputs would give other bytes."""
+
+    name: str
+    version: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    seeded: bool
+    engines: Mapping[str, EngineSpec]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A queue's name and the operations of the workers that read it."""
+
+    name: str
+    operations: tuple[Operation, ...]
+
+    def operation(self, name: str) -> Operation | None:
+        """The operation of that name, or None."""
+        return next((operation for operation in self.operations if operation.name == name), None)
