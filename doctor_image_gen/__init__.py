@@ -1,0 +1,17 @@
+"""The public face: SDK, command line, and the one place that wires everything together."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from doctor_image_gen.generator import DoctorImageGenerator
+
+__all__ = ["DoctorImageGenerator"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the SDK when it is first asked for, so that the command line starts at once."""
+    if name == "DoctorImageGenerator":
+        from doctor_image_gen.generator import DoctorImageGenerator  # noqa: PLC0415
+
+        return DoctorImageGenerator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from shared.contracts.errors import InvalidInput
+from shared.contracts.nearest import nearest
 
 MESSAGE_LIMIT_BYTES = 16 * 1024
 
@@ -71,14 +72,21 @@ class Contract(BaseModel):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise invalid_input(error, cls.__name__) from error
+            raise invalid_input(error, "", cls) from error
 
 
-def invalid_input(error: ValidationError, subject: str) -> InvalidInput:
-    """Turn pydantic's report into one sentence that names the field and the mend."""
-    first: Any = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or subject
+def invalid_input(error: ValidationError, where: str, model: type[BaseModel]) -> InvalidInput:
+    """Turn pydantic's report into one sentence that names the field, what was found and the mend.
+
+    `where` is the path of the document itself, put before the field's own path; may be empty.
+    """
+    errors: list[Any] = sorted(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
+    first = errors[0]
+    field = ".".join(part for part in (where, *map(str, first["loc"])) if part) or model.__name__
     shown = repr(first.get("input"))
-    found = first["msg"] if len(shown) > 80 else f"{first['msg']}, found {shown}"
-    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return InvalidInput(field, found + more, f"See docs/contracts for the schema of {subject}.")
+    found = first["msg"] if len(shown) > 80 or first["type"] == "missing" else f"{first['msg']}, found {shown}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        mend = nearest(str(first["loc"][-1]), model.model_fields)
+        return InvalidInput(field, f"there is no such field{more}", mend)
+    return InvalidInput(field, found + more, f"Correct it and try again; {model.__name__} states the bounds.")

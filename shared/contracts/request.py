@@ -1,8 +1,8 @@
 """What a caller asks for."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from shared.contracts.base import Contract, Digest, Identifier, Instant, Name, ObjectKey, Seed
 
@@ -65,3 +65,9 @@ class JobRequest(Contract):
     )
     priority: Lane = "interactive"
     deadline: Instant | None = None
+
+    @model_validator(mode="after")
+    def _one_name_for_the_job(self) -> Self:
+        if self.job_id is not None and self.idempotency_key is not None:
+            raise ValueError("state job_id or idempotency_key, not both: the key decides the job's id")
+        return self

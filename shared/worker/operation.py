@@ -1,13 +1,15 @@
 """What a stage says it can do, and what an engine is given and gives back."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Generic, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from shared.contracts.artifacts import ArtifactKind
+from shared.contracts.base import Parameters, invalid_input
 
 
 class Params(BaseModel):
@@ -74,6 +76,17 @@ class EngineSpec:
 
     params: type[Params]
     factory: str
+
+    def parse(self, params: Parameters, field: str) -> Params:
+        """The parameters as the engine's model, defaults filled in. `field` says where they stand in the request.
+
+        Raises:
+            InvalidInput: a parameter is unknown or out of range.
+        """
+        try:
+            return self.params.model_validate_json(json.dumps(params))
+        except ValidationError as error:
+            raise invalid_input(error, field, self.params) from error
 
     def build(self) -> Engine[Params]:
         """Import the engine's module and make the engine."""

@@ -1,0 +1,115 @@
+"""Files jobs and follows them, over whatever broker, store and journal the settings name."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from time import monotonic
+from uuid import uuid4
+
+from doctor_image_gen.stack import Connections
+from services.gateway.planner import job_id_of
+from shared.broker.port import Outgoing, Subscription
+from shared.broker.topology import CONTROL, EVENTS, INTAKE, INTAKE_KEY
+from shared.contracts.control import Control
+from shared.contracts.errors import InvalidInput, Transient
+from shared.contracts.event import TERMINAL, Event
+from shared.contracts.request import JobRequest, PhotoRef
+from shared.jobs.port import Job
+from shared.storage.digest import sha256
+from shared.storage.layout import inbox_key
+from shared.vision.photos import PhotoLimits, check_count, check_photo, read_photo_file
+from shared.worker.dispatch import wire
+
+POLL_S = 1.0
+"""How often the journal is asked about a job of which no event comes."""
+
+
+class Client:
+    """Thread-compatible: one thread at a time."""
+
+    def __init__(self, connections: Connections, limits: PhotoLimits) -> None:
+        self._connections = connections
+        self._limits = limits
+
+    def upload(self, paths: Sequence[Path], faces: Sequence[int | None] = ()) -> tuple[PhotoRef, ...]:
+        """Check photos and put them into the inbox. `faces` says which face is meant, photo by photo.
+
+        Raises:
+            InvalidInput: a file cannot be used; names it as `photos[n]`, n from 1.
+        """
+        check_count(len(paths))
+        if len(faces) > len(paths):
+            raise InvalidInput("faces", f"{len(faces)} for {len(paths)} photos", "Name at most one face a photo.")
+        checked = []
+        for number, path in enumerate(paths, start=1):
+            field = f"photos[{number}]"
+            data = read_photo_file(path, field=field, limits=self._limits)
+            checked.append((data, check_photo(data, field=field, name=path.name, limits=self._limits).media_type))
+        chosen = [*faces, *[None] * (len(paths) - len(faces))]
+        return tuple(self._put(data, media, face) for (data, media), face in zip(checked, chosen, strict=True))
+
+    def submit(self, request: JobRequest) -> str:
+        """Publish a request to `doctorgen.intake`; the job's id."""
+        if request.job_id is None and request.idempotency_key is None:
+            request = request.model_copy(update={"job_id": f"job-{uuid4().hex}"})
+        body = wire(request)
+        job_id = job_id_of(request, body)
+        self._connections.broker.publish(Outgoing(INTAKE, INTAKE_KEY, body, job_id))
+        return job_id
+
+    def submit_and_follow(
+        self, requests: Sequence[JobRequest], on_event: Callable[[Event], None], timeout_s: float | None = None
+    ) -> tuple[Job, ...]:
+        """File jobs and wait until each has ended; the jobs in the order of the requests."""
+        with closing(self._connections.broker.listen(EVENTS, ("job.#",))) as events:
+            job_ids = [self.submit(request) for request in requests]
+            for event in self._until_ended(events, job_ids, timeout_s):
+                on_event(event)
+        return tuple(self.job(job_id) for job_id in job_ids)
+
+    def follow(self, job_id: str, on_event: Callable[[Event], None], timeout_s: float | None = None) -> Job:
+        """Wait until a job has ended."""
+        with closing(self._connections.broker.listen(EVENTS, (f"job.{job_id.replace('.', '_')}.*",))) as events:
+            for event in self._until_ended(events, [job_id], timeout_s):
+                on_event(event)
+        return self.job(job_id)
+
+    def job(self, job_id: str) -> Job:
+        """The job as the journal knows it.
+
+        Raises:
+            InvalidInput: it does not know the job.
+        """
+        job = self._connections.jobs.get(job_id)
+        if job is None:
+            raise InvalidInput("job_id", f"there is no job '{job_id}'", "`doctorgen status` lists the newest jobs.")
+        return job
+
+    def cancel(self, job_id: str) -> None:
+        """Tell all workers that a job is no longer wanted."""
+        control = Control(kind="cancel", job_id=job_id)
+        self._connections.broker.publish(Outgoing(CONTROL, "", wire(control), f"cancel.{job_id}", mandatory=False))
+
+    def _put(self, data: bytes, media_type: str, face: int | None) -> PhotoRef:
+        digest = sha256(data)
+        key = inbox_key(digest, media_type)
+        self._connections.store.put(key, data, media_type)
+        return PhotoRef(key=key, sha256=digest, face=face)
+
+    def _until_ended(self, events: Subscription, job_ids: Sequence[str], timeout_s: float | None) -> Iterator[Event]:
+        """Events of these jobs until the journal has the end of each: an event may be missed, the journal misses none."""
+        open_jobs = set(job_ids)
+        give_up = None if timeout_s is None else monotonic() + timeout_s
+        while open_jobs:
+            delivery = events.receive(POLL_S)
+            event = Event.from_json(delivery.body) if delivery else None
+            if event is not None and event.job_id in open_jobs:
+                yield event
+            if event is None or event.kind in TERMINAL:
+                open_jobs = {job_id for job_id in open_jobs if not self._ended(job_id)}
+            if give_up is not None and monotonic() > give_up:
+                raise Transient(f"{len(open_jobs)} of {len(job_ids)} jobs did not end within {timeout_s} seconds")
+
+    def _ended(self, job_id: str) -> bool:
+        job = self._connections.jobs.get(job_id)
+        return job is not None and job.state in TERMINAL

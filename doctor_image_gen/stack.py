@@ -1,0 +1,131 @@
+"""Wires everything together: the connections every face needs, the gateway, and the embedded pipeline."""
+
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from doctor_image_gen.recipes import find_recipe
+from doctor_image_gen.settings import LiveDefaults, Settings
+from doctor_image_gen.stages import OPERATIONS, STAGES
+from services.gateway.intake import House, Intake
+from services.gateway.journal import Journal
+from shared.broker.open import open_broker
+from shared.broker.port import Broker
+from shared.broker.topology import house_topology
+from shared.jobs.open import open_job_store
+from shared.jobs.port import JobStore
+from shared.prompts.catalogue import Catalogue, load_catalogue
+from shared.storage.open import open_store
+from shared.storage.port import ArtifactStore
+from shared.worker.dispatch import Origin
+from shared.worker.process import Loop
+from shared.worker.worker import Worker
+
+STOP_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Connections:
+    """Broker, store and journal, opened as the settings say and everything declared."""
+
+    broker: Broker
+    store: ArtifactStore
+    jobs: JobStore
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Raises InvalidInput, Transient or Permanent, each naming what could not be opened."""
+        store = open_store(settings.storage_or_folder)
+        jobs = open_job_store(settings.jobs_url_or_file)
+        broker = open_broker(
+            settings.broker_url.get_secret_value(), publish_timeout_s=settings.publish_timeout_s
+        )
+        broker.declare(house_topology(settings.retry.ladder_ms))
+        return cls(broker, store, jobs)
+
+    def close(self) -> None:
+        """Close all three."""
+        self.broker.close()
+        self.jobs.close()
+
+
+def gateway_loops(settings: Settings, connections: Connections) -> tuple[Loop, Loop]:
+    """Intake and journal."""
+    name = f"{socket.gethostname()}.gateway.{os.getpid()}"
+    house = House(
+        operations=OPERATIONS,
+        recipe=lambda wanted: find_recipe(settings.user_folder, wanted),
+        catalogue=CachedCatalogue(settings.user_folder),
+        defaults=LiveDefaults(settings),
+        photo_limits=settings.photo_limits,
+    )
+    return (
+        Intake(connections.broker, connections.store, connections.jobs, house, settings.retry, name),
+        Journal(connections.broker, connections.jobs, name),
+    )
+
+
+class CachedCatalogue:
+    """The catalogue, read again when a file of the user's folder has changed."""
+
+    def __init__(self, user_folder: Path | None) -> None:
+        self._folder = user_folder
+        self._seen: object = None
+        self._catalogue: Catalogue | None = None
+
+    def __call__(self) -> Catalogue:
+        """The catalogue as the folder states it now."""
+        files = self._folder.rglob("*.yaml") if self._folder else ()
+        seen = tuple(sorted((str(path), path.stat().st_mtime_ns) for path in files))
+        if self._catalogue is None or seen != self._seen:
+            self._catalogue = load_catalogue(self._folder)
+            self._seen = seen
+        return self._catalogue
+
+
+class Stack:
+    """Connections, and in the embedded case the gateway and one worker a stage, each in a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.connections = Connections.open(settings)
+        self._workers: list[Worker] = []
+        self._loops: list[Loop] = []
+        if settings.embedded:
+            self._workers = [self._worker(stage) for stage in STAGES]
+            self._loops = [*gateway_loops(settings, self.connections), *self._workers]
+        self._threads = [threading.Thread(target=loop.run, daemon=True) for loop in self._loops]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Let the current steps finish, then close everything."""
+        for loop in self._loops:
+            loop.stop()
+        for thread in self._threads:
+            thread.join(STOP_PATIENCE_S)
+        for worker in self._workers:
+            worker.hand_back()
+        self.connections.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _worker(self, stage: str) -> Worker:
+        origin = Origin(f"{socket.gethostname()}.{stage}.{os.getpid()}", self.settings.retry)
+        return Worker(
+            STAGES[stage],
+            self.connections.broker,
+            self.connections.store,
+            origin,
+            usd_per_hour=self.settings.worker_usd_per_hour,
+        )

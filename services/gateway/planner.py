@@ -1,0 +1,147 @@
+"""From a request to a routing slip: engines chosen, every parameter filled in and checked. Pure functions."""
+
+import json
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from shared.contracts.artifacts import ArtifactRef
+from shared.contracts.base import MESSAGE_LIMIT_BYTES, Parameters
+from shared.contracts.brief import Brief
+from services.gateway.defaults import GenerationDefaults
+from shared.contracts.errors import InvalidInput
+from shared.contracts.nearest import nearest
+from shared.contracts.recipe import REQUEST_PHOTOS, Recipe, RecipeStep
+from shared.contracts.request import JobRequest
+from shared.contracts.step import PinnedStep, StepMessage
+from shared.storage.digest import sha256
+from shared.worker.operation import EngineSpec, Operation
+
+ROOM_FOR_GROWTH_BYTES = 6 * 1024
+"""What a message may gain on its way: references, the trail, two failures with the ends of their tracebacks."""
+
+NOT_CONTENT = {"job_id", "batch_id", "idempotency_key", "caller", "consent", "priority", "deadline"}
+"""Fields of a request that do not change its picture."""
+
+
+def job_id_of(request: JobRequest, body: bytes) -> str:
+    """The caller's choice; else one id for one (caller, idempotency key); else one for these very bytes.
+
+    So a request that is delivered twice is one job, however often it is delivered.
+    """
+    if request.job_id is not None:
+        return request.job_id
+    if request.idempotency_key is not None:
+        return f"job-{sha256(f'{request.caller}/{request.idempotency_key}'.encode())[:32]}"
+    return f"job-{sha256(body)[:32]}"
+
+
+def seed_of(request: JobRequest) -> int:
+    """The caller's seed, or one derived from the request's content: the same request, the same picture."""
+    if request.seed is not None:
+        return request.seed
+    content = request.model_dump(mode="json", exclude=NOT_CONTENT)
+    return _number(json.dumps(content, sort_keys=True))
+
+
+def step_seed(seed: int, step: str) -> int:
+    """A seed of each step's own, so that steps do not draw the same numbers."""
+    return _number(f"{seed}/{step}")
+
+
+def _number(text: str) -> int:
+    return int(sha256(text.encode())[:8], 16)
+
+
+def plan(
+    request: JobRequest,
+    job_id: str,
+    photos: tuple[ArtifactRef, ...],
+    recipe: Recipe,
+    brief: Brief,
+    operations: Mapping[str, Operation],
+    defaults: GenerationDefaults,
+) -> StepMessage:
+    """The first message of a job.
+
+    Raises:
+        InvalidInput: an override names no step or parameter, or is out of range; the engine does not exist; the
+            whole is too large for a message.
+    """
+    for where, overrides in (("overrides", request.overrides), ("generation.overrides", defaults.overrides)):
+        _check_step_names(where, overrides, recipe)
+    engine = request.engine or defaults.engine
+    seed = seed_of(request)
+    offered: Parameters = brief.model_dump(mode="json") | {"faces": [photo.face for photo in request.photos]}
+    message = StepMessage(
+        job_id=job_id,
+        batch_id=request.batch_id,
+        caller=request.caller,
+        subject=request.subject,
+        consent=request.consent,
+        priority=request.priority,
+        deadline=request.deadline,
+        recipe=recipe.name,
+        recipe_version=recipe.version,
+        steps=tuple(_pin(step, engine, operations, offered, request, defaults, seed) for step in recipe.steps),
+        cursor=0,
+        artifacts={REQUEST_PHOTOS: photos},
+        result=recipe.result,
+        verdict=recipe.verdict,
+    )
+    size = len(message.to_json())
+    if size > MESSAGE_LIMIT_BYTES - ROOM_FOR_GROWTH_BYTES:
+        raise InvalidInput(
+            "request",
+            f"the job's message would be {size} bytes, more than {MESSAGE_LIMIT_BYTES - ROOM_FOR_GROWTH_BYTES}",
+            "Shorten custom_prompt, or the scenario's prompt and backdrop.",
+        )
+    return message
+
+
+def _pin(
+    step: RecipeStep,
+    engine: str,
+    operations: Mapping[str, Operation],
+    offered: Parameters,
+    request: JobRequest,
+    defaults: GenerationDefaults,
+    seed: int,
+) -> PinnedStep:
+    operation = operations.get(step.operation)
+    if operation is None:
+        raise InvalidInput("recipe", f"its step '{step.name}' wants '{step.operation}', which no stage can do",
+                           nearest(step.operation, operations))
+    spec = operation.engines.get(engine)
+    if spec is None:
+        raise InvalidInput("engine", f"{operation.name} has no engine '{engine}'",
+                           nearest(engine, operation.engines))
+    known = spec.params.model_fields
+    from_brief = {name: offered[name] for name in step.brief if name in known and offered.get(name) is not None}
+    params = step.params | step.engines.get(engine, {}) | from_brief
+    params = _override(params, spec, defaults.overrides.get(step.name, {}), f"generation.overrides.{step.name}")
+    params = _override(params, spec, request.overrides.get(step.name, {}), f"overrides.{step.name}")
+    return PinnedStep(
+        name=step.name,
+        operation=operation.name,
+        operation_version=operation.version,
+        engine=engine,
+        params=params,
+        seed=step_seed(seed, step.name) if operation.seeded else None,
+        inputs=step.inputs,
+    )
+
+
+def _override(params: Parameters, spec: EngineSpec, overrides: Mapping[str, JsonValue], field: str) -> Parameters:
+    return spec.parse({**params, **overrides}, field).model_dump(mode="json")
+
+
+def _check_step_names(where: str, overrides: Mapping[str, object], recipe: Recipe) -> None:
+    names = [step.name for step in recipe.steps]
+    for name in overrides:
+        if name not in names:
+            raise InvalidInput(
+                f"{where}.{name}",
+                f"the recipe '{recipe.name}' has no step of that name",
+                nearest(name, names),
+            )

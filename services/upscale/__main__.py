@@ -1,0 +1,9 @@
+"""Runs the upscale stage as a worker process."""
+
+import sys
+
+from services.upscale.stage import STAGE
+from shared.worker.main import run
+
+if __name__ == "__main__":
+    sys.exit(run(STAGE))

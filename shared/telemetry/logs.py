@@ -1,0 +1,11 @@
+"""Where log lines go and how they look."""
+
+import logging
+import sys
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """One line a record: time, level, logger, message. Chatty libraries speak only when something is wrong."""
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for library in ("pika", "kombu", "amqp", "urllib3", "alembic", "absl"):
+        logging.getLogger(library).setLevel(logging.WARNING)

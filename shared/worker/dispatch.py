@@ -1,0 +1,146 @@
+"""What leaves a worker after a step: decided here as plain values, sent by the worker in this order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+
+from shared.broker.port import Outgoing
+from shared.broker.topology import STEPS, dead_queue, queue_name, retry_queue
+from shared.contracts.base import MESSAGE_LIMIT_BYTES, Contract, Digest, now
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.errors import Cancelled, DeadlineExceeded, DoctorGenError, InvalidInput, Permanent
+from shared.contracts.event import JobResult
+from shared.contracts.step import ErrorAccount, Failure, StepMessage, StepRecord
+from shared.contracts.verdict import VerdictSummary
+from shared.worker.errors import account_of, classify
+from shared.worker.events import event_id, outgoing_event, step_event
+from shared.worker.retry import RetryPolicy
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """`first` must be confirmed before `then` counts; the delivery is acknowledged after both."""
+
+    first: Outgoing
+    then: tuple[Outgoing, ...] = ()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who speaks, and under which policy."""
+
+    worker: str
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+def wire(document: Contract) -> bytes:
+    """The document's bytes, held to the size that every message keeps.
+
+    Raises:
+        Permanent: it is larger.
+    """
+    body = document.to_json()
+    if len(body) > MESSAGE_LIMIT_BYTES:
+        raise Permanent(f"a {type(document).__name__} of {len(body)} bytes exceeds the {MESSAGE_LIMIT_BYTES} of a message")
+    return body
+
+
+def step_outgoing(message: StepMessage) -> Outgoing:
+    """The message, addressed to the stage of its current step."""
+    return Outgoing(STEPS, message.step.stage, wire(message), f"{message.job_id}.{message.step.name}")
+
+
+def advanced(done: StepMessage, record: StepRecord, ahead: StepMessage, origin: Origin) -> Dispatch:
+    """The step is finished and another follows."""
+    finished = step_event(done, "finished", origin.worker, record=record)
+    return Dispatch(step_outgoing(ahead), (outgoing_event(finished),))
+
+
+def completed(
+    done: StepMessage, record: StepRecord, ahead: StepMessage, summary: VerdictSummary, origin: Origin
+) -> Dispatch:
+    """The last step is finished, and so is the job."""
+    spent = [entry for entry in ahead.trail if not entry.reused]
+    result = JobResult(
+        image=ahead.artifacts[ahead.result][0],
+        verdict=ahead.artifacts[ahead.verdict][0],
+        summary=summary,
+        trail=ahead.trail,
+        seconds=sum(entry.seconds for entry in spent),
+        cost_usd=sum(entry.cost_usd for entry in spent),
+    )
+    finished = step_event(done, "finished", origin.worker, record=record)
+    return Dispatch(
+        outgoing_event(finished), (outgoing_event(step_event(done, "done", origin.worker, result=result)),)
+    )
+
+
+def failed(
+    message: StepMessage, error: Exception, origin: Origin, rng: Random, key: Digest | None = None
+) -> Dispatch:
+    """The step failed: on to a retry queue, to the dead letters, or an end that is no failure at all."""
+    kind = classify(error)
+    account = account_of(error)
+    if kind is Cancelled:
+        return Dispatch(outgoing_event(step_event(message, "cancelled", origin.worker)))
+    if kind is DeadlineExceeded:
+        return Dispatch(outgoing_event(step_event(message, "expired", origin.worker, error=account)))
+
+    failures = _first_and_last(message.failures, Failure(at=now(), worker=origin.worker, error=_short(account)))
+    tried = message.model_copy(update={"attempts": message.attempts + 1, "failures": failures})
+    delay_ms = origin.policy.delay_ms(kind.__name__, tried.attempts, rng)
+    if delay_ms is None:
+        return _dead(message, tried, account, kind, origin, key)
+    retrying = step_event(message, "retrying", origin.worker, error=_short(account), retry_in_s=delay_ms / 1000)
+    queue = retry_queue(message.step.stage, delay_ms)
+    again = Outgoing("", queue, wire(tried), f"{message.job_id}.{message.step.name}.{tried.attempts}")
+    return Dispatch(again, (outgoing_event(retrying),))
+
+
+def _dead(
+    message: StepMessage,
+    tried: StepMessage,
+    account: ErrorAccount,
+    kind: type[DoctorGenError],
+    origin: Origin,
+    key: Digest | None,
+) -> Dispatch:
+    inputs = {name: message.artifacts.get(slot, ()) for name, slot in message.step.inputs.items()}
+    letter = DeadLetter(
+        queue=queue_name(message.step.stage),
+        died_at=now(),
+        worker=origin.worker,
+        job_id=message.job_id,
+        step=message.step.name,
+        step_key=key,
+        input_digests={name: tuple(ref.sha256 for ref in refs) for name, refs in inputs.items()},
+        attempts=tried.attempts,
+        error=account,
+        message=tried,
+    )
+    ended = "refused" if issubclass(kind, InvalidInput) else "dead"
+    return Dispatch(
+        Outgoing("", dead_queue(message.step.stage), wire(letter), f"{message.job_id}.{message.step.name}.dead"),
+        (outgoing_event(step_event(message, ended, origin.worker, error=_short(account))),),
+    )
+
+
+def unreadable(queue: str, dead: str, body: bytes, headers: Mapping[str, str], error: Exception, worker: str) -> Dispatch:
+    """A message that is none of ours: kept with its reason, the consumer lives on."""
+    letter = DeadLetter(
+        queue=queue,
+        died_at=now(),
+        worker=worker,
+        attempts=1,
+        error=account_of(error),
+        body=body[:4096].decode(errors="replace")[:4096],
+    )
+    return Dispatch(Outgoing("", dead, wire(letter), event_id(queue, body.hex()), headers))
+
+
+def _first_and_last(failures: tuple[Failure, ...], latest: Failure) -> tuple[Failure, ...]:
+    return (*failures[:1], latest)
+
+
+def _short(account: ErrorAccount) -> ErrorAccount:
+    return account.model_copy(update={"traceback": account.traceback[-600:]})

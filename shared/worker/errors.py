@@ -1,0 +1,37 @@
+"""Gives every exception a place in our vocabulary, and an account that fits into a message."""
+
+import errno
+import traceback
+
+from shared.contracts.errors import DoctorGenError, InvalidInput, Permanent, ResourceExhausted, Transient
+from shared.contracts.step import ErrorAccount
+
+OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
+
+
+def classify(error: BaseException) -> type[DoctorGenError]:
+    """The class of ours that an exception belongs to. What nobody foresaw is Permanent: it needs a person."""
+    if isinstance(error, DoctorGenError):
+        return type(error)
+    if isinstance(error, MemoryError) or "insufficient memory" in str(error).lower():
+        return ResourceExhausted
+    if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
+        return ResourceExhausted
+    if isinstance(error, ConnectionError | TimeoutError):
+        return Transient
+    return Permanent
+
+
+def account_of(error: BaseException) -> ErrorAccount:
+    """The error as data: message cut at 1000 characters, the traceback's last 2000."""
+    kind = classify(error)
+    return ErrorAccount(
+        kind=kind.__name__,
+        type=type(error).__name__,
+        message=(str(error) or type(error).__name__)[:1000],
+        field=error.field if isinstance(error, InvalidInput) else None,
+        hint=kind.hint,
+        traceback="".join(traceback.format_exception(error))[-2000:],
+    )
+
+

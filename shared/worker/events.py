@@ -1,0 +1,39 @@
+"""Events about a step, made from its message. Told twice, an event keeps its id, so that journals can drop it."""
+
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from shared.broker.port import Outgoing
+from shared.broker.topology import EVENTS
+from shared.contracts.base import now
+from shared.contracts.event import Event, EventKind
+from shared.contracts.step import StepMessage
+
+
+def event_id(*parts: object) -> str:
+    """The same id for the same happening, whoever tells it and however often."""
+    return str(uuid5(NAMESPACE_URL, "doctorgen/" + "/".join(map(str, parts))))
+
+
+def step_event(message: StepMessage, kind: EventKind, worker: str, **details: Any) -> Event:
+    """An event about the message's current step. `details` are further fields of Event."""
+    attempt = message.attempts + 1
+    return Event(
+        event_id=event_id(message.job_id, message.step.name, kind, attempt, details.get("fraction", "")),
+        kind=kind,
+        job_id=message.job_id,
+        batch_id=message.batch_id,
+        caller=message.caller,
+        subject=message.subject,
+        at=now(),
+        worker=worker,
+        step=message.step.name,
+        stage=message.step.stage,
+        attempt=attempt,
+        **details,
+    )
+
+
+def outgoing_event(event: Event) -> Outgoing:
+    """The event, addressed to whoever listens; the journal's queue always does."""
+    return Outgoing(EVENTS, event.routing_key, event.to_json(), event.event_id)

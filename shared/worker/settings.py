@@ -1,0 +1,62 @@
+"""What a worker must be told: where the broker and the store are, what its hour costs, how it retries.
+
+Read from the environment (`DOCTORGEN_BROKER_URL`, `DOCTORGEN_STORAGE__URL`, …), then from `doctorgen.yaml` in the
+working folder or the file that `DOCTORGEN_CONFIG` names.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from yaml import YAMLError
+
+from shared.contracts.base import invalid_input
+from shared.contracts.errors import InvalidInput
+from shared.storage.settings import StorageSettings
+from shared.worker.retry import RetryPolicy
+
+
+def config_file() -> Path:
+    """The settings file: `DOCTORGEN_CONFIG`, or `doctorgen.yaml` in the working folder. Need not exist."""
+    return Path(os.environ.get("DOCTORGEN_CONFIG", "doctorgen.yaml"))
+
+
+class WorkerSettings(BaseSettings):
+    """Of one worker process. Sections of the file that are not a worker's are left to others."""
+
+    model_config = SettingsConfigDict(env_prefix="DOCTORGEN_", env_nested_delimiter="__", extra="ignore", frozen=True)
+
+    broker_url: SecretStr = Field(SecretStr("memory://"), description="amqp://… or memory://")
+    storage: StorageSettings = StorageSettings()
+    retry: RetryPolicy = RetryPolicy()
+    worker_usd_per_hour: Annotated[float, Field(ge=0)] = 4.04
+    shutdown_grace_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    publish_timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is passed in, then the environment, then the file."""
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=config_file())
+
+    @classmethod
+    def load(cls) -> Self:
+        """The settings as file and environment give them.
+
+        Raises:
+            InvalidInput: a setting is unknown or out of range, or the file is no YAML.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            raise invalid_input(error, "settings", cls) from error
+        except YAMLError as error:
+            raise InvalidInput(str(config_file()), f"this is not YAML: {error}", "Mend the file.") from error
