@@ -96,8 +96,8 @@ def opacity(mesh: Points, seen: Flags, kept: Flags, params: FaceParams) -> Mask:
     """
     width = float(np.ptp(mesh[:MESH_POINTS, 0]))
     speck = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(0.012 * width) + 1,) * 2)
-    shown = cv2.morphologyEx(seen, cv2.MORPH_CLOSE, speck)
+    shown = np.asarray(cv2.morphologyEx(seen, cv2.MORPH_CLOSE, speck), np.uint8)
     height, across = seen.shape
     outline = polygon_mask((height, across), mesh[list(SWAPPED)])
     soft = feather(outline, params.inset * width, params.feather * width)
-    return np.minimum(soft, feather(np.asarray(shown & ~kept & 1, np.uint8), 0.0, _NARROW * width))
+    return np.minimum(soft, feather(shown & (1 - kept), 0.0, _NARROW * width))
