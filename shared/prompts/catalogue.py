@@ -21,7 +21,7 @@ BACKDROP_LIMIT_BYTES = 3 * 1024
 
 LIST_THEM = "`doctorgen scenarios` lists the scenarios and styles."
 LONGEST_SHOWN = 64
-_SEE_DOCS = "Correct the file; docs/scenarios.md describes its fields."
+_SEE_DOCS = "docs/scenarios.md describes the fields."
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 C = TypeVar("C", bound=Contract)
@@ -113,7 +113,7 @@ def _read(path: Path, folder: Path) -> dict[str, Any]:
     try:
         data = yaml.load(path.read_text("utf-8"), Loader=_LOADER)  # noqa: S506 - either loader is a safe one
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).replace(f'in "{path}", ', "").split())
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
         raise InvalidInput(shown, f"it cannot be read as YAML: {reason}", "Correct the file.") from error
     if not isinstance(data, dict):
         raise InvalidInput(shown, "it is not a list of `field: value` lines", _SEE_DOCS)
@@ -125,8 +125,8 @@ def _parse(model: type[C], data: dict[str, Any], shown: str) -> C:
     try:
         return model.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        found = invalid_input(error, model.__name__)
-        raise InvalidInput(f"{shown}: {found.field}", found.found, _SEE_DOCS) from error
+        found = invalid_input(error, "", model)
+        raise InvalidInput(f"{shown}: {found.field}", found.found, f"{found.mend} {_SEE_DOCS}") from error
     except (TypeError, ValueError) as error:
         raise InvalidInput(shown, f"it holds what cannot be written as JSON ({error})", _SEE_DOCS) from error
 

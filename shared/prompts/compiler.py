@@ -17,8 +17,9 @@ def compile_brief(
 ) -> Brief:
     """Compile what the engines are told. The same arguments give the same brief.
 
-    The prompt goes: the doctor, the scene and action, who stands behind, appearance and attire, the caller's words,
-    then light, camera and manner. The caller's words are taken literally, braces included.
+    The prompt goes: the doctor, the scene and action, appearance and attire, the caller's words, who stands behind
+    (after all that is said of the doctor, lest it be read as said of the others), then light, camera and manner.
+    The caller's words are taken literally, braces included.
 
     Args:
         catalogue: what there is to choose from.
@@ -57,10 +58,10 @@ def compile_brief(
 def _prompt(house: House, scene: Scenario, style: Style, attributes: SubjectAttributes, words: str) -> str:
     attire = _tidy(attributes.attire or scene.attire)
     details = [
-        _fill(house.hierarchy, {PEOPLE: " and ".join(scene.people)}) if scene.people else "",
         _tidy(attributes.appearance or ""),
         f"wearing {attire}" if attire else "",
         words,
+        _fill(house.hierarchy, {PEOPLE: " and ".join(scene.people)}) if scene.people else "",
         *(style.light or house.light),
         *(style.camera or house.camera),
         *(style.manner or house.manner),
