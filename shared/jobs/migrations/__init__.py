@@ -1,0 +1,1 @@
+"""Alembic's folder: one module per revision under versions/, never changed once released."""

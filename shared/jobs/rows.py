@@ -1,0 +1,77 @@
+"""A job as a row, and back. Documents are kept whole, as the JSON of their contracts."""
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter
+from sqlalchemy import RowMapping
+
+from shared.contracts.brief import Brief
+from shared.contracts.event import JobResult
+from shared.contracts.request import JobRequest
+from shared.contracts.step import ErrorAccount, StepMessage
+from shared.jobs.port import Job, StepState
+
+M = TypeVar("M", bound=BaseModel)
+
+_STEPS: TypeAdapter[tuple[StepState, ...]] = TypeAdapter(tuple[StepState, ...])
+
+
+def row_of(job: Job) -> dict[str, Any]:
+    """The columns of a new job."""
+    return {
+        "job_id": job.job_id,
+        "batch_id": job.batch_id,
+        "caller": job.caller,
+        "idempotency_key": idempotency_column(job),
+        "subject": job.subject,
+        "created_at": job.created_at,
+        "request": _document(job.request),
+        "brief": _document(job.brief),
+        "first_message": _document(job.first_message),
+        **changes_of(job),
+    }
+
+
+def changes_of(job: Job) -> dict[str, Any]:
+    """The columns that events change."""
+    return {
+        "state": job.state,
+        "updated_at": job.updated_at,
+        "steps": _STEPS.dump_json(job.steps).decode(),
+        "error": _document(job.error),
+        "result": _document(job.result),
+    }
+
+
+def job_of(row: RowMapping) -> Job:
+    """The job a row describes."""
+    return Job(
+        job_id=row["job_id"],
+        batch_id=row["batch_id"],
+        caller=row["caller"],
+        subject=row["subject"],
+        state=row["state"],
+        request=_parsed(JobRequest, row["request"]),
+        brief=_parsed(Brief, row["brief"]),
+        first_message=_parsed(StepMessage, row["first_message"]),
+        steps=_STEPS.validate_json(row["steps"]),
+        error=_parsed(ErrorAccount, row["error"]),
+        result=_parsed(JobResult, row["result"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def idempotency_column(job: Job) -> str | None:
+    """The key the caller gave, as a JSON string: any character can be kept that way."""
+    key = job.request.idempotency_key if job.request else None
+    return None if key is None else json.dumps(key)
+
+
+def _document(model: BaseModel | None) -> str | None:
+    return None if model is None else model.model_dump_json()
+
+
+def _parsed(model: type[M], document: str | None) -> M | None:
+    return None if document is None else model.model_validate_json(document)
