@@ -1,0 +1,118 @@
+"""The job store on SQLite keeps the contract, and what only SQLite promises."""
+
+import sqlite3
+from collections import deque
+from pathlib import Path
+
+import pytest
+from sqlalchemy.event import listen
+
+from shared.contracts.errors import InvalidInput, Permanent, ResourceExhausted, Transient
+from shared.jobs.database import connect
+from shared.jobs.migrate import upgrade_engine
+from shared.jobs.open import open_job_store
+from shared.jobs.sql import SqlJobStore
+from tests.contract.jobs_contract import JobStoreContract
+from tests.contract.jobs_migrations import assert_schema_is_what_the_tables_say, claim_a_newer_schema
+from tests.contract.jobs_samples import event, job
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.db"
+
+
+class TestSqlite(JobStoreContract):
+    @pytest.fixture
+    def url(self, path: Path) -> str:
+        return f"sqlite:///{path}"
+
+
+def test_the_migrations_make_the_tables(path: Path) -> None:
+    assert_schema_is_what_the_tables_say(f"sqlite:///{path}")
+
+
+def test_a_database_of_a_newer_version_is_left_alone(path: Path) -> None:
+    claim_a_newer_schema(f"sqlite:///{path}")
+    with pytest.raises(Permanent, match="revision 9999, unknown to this version"):
+        open_job_store(f"sqlite:///{path}")
+
+
+def test_the_folder_is_made_where_it_is_missing(tmp_path: Path) -> None:
+    """Only the owner may read it: jobs name people."""
+    open_job_store(f"sqlite:///{tmp_path}/state/jobs.db").close()
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
+def test_connections_are_set_up_for_a_writer_beside_readers(path: Path) -> None:
+    engine = connect(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        pragmas = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        values = [connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() for pragma in pragmas]
+    engine.dispose()
+    assert values == ["wal", 1, 1, 10_000]
+
+
+def test_a_reader_does_not_wait_for_a_writer(path: Path) -> None:
+    store = open_job_store(f"sqlite:///{path}")
+    store.add(job())
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    assert store.get("job-1") == job()
+    writer.close()
+    store.close()
+
+
+def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInput, match=r"jobs_url: the folder of .*/file/jobs.db cannot be made"):
+        open_job_store(f"sqlite:///{tmp_path}/file/jobs.db")
+
+
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Permanent, match="unable to open database file"):
+        open_job_store(f"sqlite:///{tmp_path}")
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path: Path) -> None:
+    path.write_text("shopping list " * 100)
+    with pytest.raises(Permanent, match="file is not a database"):
+        open_job_store(f"sqlite:///{path}")
+    assert path.read_text() == "shopping list " * 100
+
+
+def test_a_full_disk_is_resource_exhausted(path: Path) -> None:
+    """A page limit stands in for the disk's end: SQLite reports both as SQLITE_FULL."""
+    engine = connect(f"sqlite:///{path}")
+    upgrade_engine(engine)
+    engine.dispose()
+    listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count = 30").close())
+    store = SqlJobStore(engine)
+    jobs = (job(f"job-{number}") for number in range(100))
+    with pytest.raises(ResourceExhausted, match="database or disk is full"):
+        deque(map(store.add, jobs), maxlen=0)
+    assert store.get("job-0") == job("job-0")
+    store.close()
+
+
+def test_a_lock_held_for_too_long_is_transient(path: Path) -> None:
+    open_job_store(f"sqlite:///{path}").close()
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    impatient = open_job_store(f"sqlite:///{path}?timeout=0.05")
+    with pytest.raises(Transient, match=f"SQLite file {path}.*database is locked"):
+        impatient.add(job())
+    writer.close()
+    assert impatient.add(job()) == job()
+    impatient.close()
+
+
+def test_what_a_call_returned_is_in_the_files(path: Path) -> None:
+    """A second opening reads it while the first is still there: nothing waits for a close."""
+    store = open_job_store(f"sqlite:///{path}")
+    store.add(job())
+    store.record(event("started", "encode"))
+    other = open_job_store(f"sqlite:///{path}")
+    assert other.events("job-1") == (event("started", "encode"),)
+    other.close()
+    store.close()
