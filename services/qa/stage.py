@@ -1,0 +1,49 @@
+"""What the qa stage can do: judge a finished picture."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from shared.contracts.base import Fraction
+from shared.contracts.verdict import SAME_PERSON
+from shared.worker.operation import EngineSpec, Operation, Params, Stage
+
+Pixels = Annotated[int, Field(ge=64, le=16384)]
+GreyLevel = Annotated[float, Field(ge=0.0, le=255.0)]
+Sharpness = Annotated[float, Field(ge=0.0, le=10000.0)]
+
+
+class ScoreParams(Params):
+    """What a picture must be like to pass. Grey levels are 0 to 255."""
+
+    width: Pixels = Field(default=4096, description="expected, pixels")
+    height: Pixels = Field(default=4096, description="expected, pixels")
+    min_likeness: Annotated[float, Field(ge=SAME_PERSON, le=1.0)] = SAME_PERSON
+    brightest_level_above: GreyLevel = 200.0
+    darkest_level_below: GreyLevel = 50.0
+    level_spread_above: GreyLevel = Field(default=30.0, description="standard deviation of the grey levels")
+    mean_level_above: GreyLevel = Field(default=8.0, description="a picture whose mean is not above is called black")
+    min_face_width_share: Fraction = Field(default=0.15, description="of the main face, share of the picture's width")
+    max_face_width_share: Fraction = Field(default=0.25, description="of the main face, share of the picture's width")
+    max_faces: Annotated[int, Field(ge=1, le=50, description="in the whole picture, with those in the background")] = 8
+    min_face_sharpness: Sharpness = Field(
+        default=40.0, description="variance of the Laplacian of the main face's FFHQ crop at 256 pixels"
+    )
+    min_picture_sharpness: Sharpness = Field(
+        default=20.0, description="variance of the Laplacian of the picture at 512 pixels on its longer side"
+    )
+
+
+STAGE = Stage(
+    name="qa",
+    operations=(
+        Operation(
+            name="qa.score",
+            version=1,
+            inputs=("image", "identity"),
+            outputs=("verdict",),
+            seeded=False,
+            engines={"portable": EngineSpec(ScoreParams, "services.qa.portable:PortableScorer")},
+        ),
+    ),
+)
