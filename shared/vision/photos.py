@@ -49,9 +49,9 @@ _MODE_OF_PROFILE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
 class PhotoLimits(BaseModel):
-    """What a photo may be."""
+    """What a photo may be. A part of the settings, so figures may come as text from the environment."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_bytes: Annotated[int, Field(ge=1)] = 10 * 1024 * 1024
     min_side_px: Annotated[int, Field(ge=1)] = 512

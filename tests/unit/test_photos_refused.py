@@ -81,6 +81,13 @@ def test_a_true_or_silent_ending_is_accepted(name: str | None) -> None:
     assert check_photo(JPEG, field="photos[0]", name=name, limits=LIMITS).format == "JPEG"
 
 
+def test_a_deployment_may_set_other_limits() -> None:
+    """Given as text, as the environment gives them."""
+    limits = PhotoLimits.model_validate({"min_side_px": "800", "max_pixels": "2000000"})
+    assert refusal(JPEG, limits=limits).mend.startswith("Send one of at least 800 x 800")
+    assert refusal(encoded(picture(2000, 1200), "JPEG"), limits=limits).mend == "Reduce it to at most 2 megapixels."
+
+
 def test_an_empty_file_is_refused() -> None:
     assert str(refusal(b"")) == "photos[0]: the file is empty. Send the photo's file again."
 

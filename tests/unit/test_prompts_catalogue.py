@@ -1,5 +1,6 @@
 """Scenarios, styles and backdrops are files: the built-in ones are complete, the user's override, errors say where."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,17 @@ def test_a_user_may_have_a_house_style_of_their_own(tmp_path: Path) -> None:
     built_in = (Path(load_catalogue.__code__.co_filename).parent / "house.yaml").read_text("utf-8")
     write(tmp_path, "house.yaml", built_in.replace("85mm f/1.8", "a pinhole"))
     assert load_catalogue(tmp_path).house.camera == ("shot on Sony A7R IV", "a pinhole")
+
+
+def test_the_examples_in_the_docs_hold(tmp_path: Path) -> None:
+    docs = (Path(__file__).parents[2] / "docs/scenarios.md").read_text("utf-8")
+    scenario, style = re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL)
+    write(tmp_path, "scenarios/dental_surgery.yaml", scenario)
+    write(tmp_path, "styles/noir.yaml", style)
+    write(tmp_path, "backdrops/plain.yaml", "shell: {kind: studio}")
+    catalogue = load_catalogue(tmp_path)
+    assert catalogue.scenario("dental_surgery").people == ("a patient in the chair",)
+    assert catalogue.style("noir").name == "Noir"
 
 
 def test_fifty_scenarios_of_ones_own_are_taken(tmp_path: Path) -> None:
