@@ -23,6 +23,16 @@ from shared.worker.dispatch import wire
 POLL_S = 1.0
 """How often the journal is asked about a job of which no event comes."""
 
+JOURNAL_POLL_S = 0.01
+"""The same once an event has said that the job ended: the journal hears it at the same time as we do."""
+
+
+def named(request: JobRequest) -> JobRequest:
+    """The request with a job id of its own, unless its caller has named it."""
+    if request.job_id is not None or request.idempotency_key is not None:
+        return request
+    return request.model_copy(update={"job_id": f"job-{uuid4().hex}"})
+
 
 class Client:
     """Thread-compatible: one thread at a time."""
@@ -50,8 +60,7 @@ class Client:
 
     def submit(self, request: JobRequest) -> str:
         """Publish a request to `doctorgen.intake`; the job's id."""
-        if request.job_id is None and request.idempotency_key is None:
-            request = request.model_copy(update={"job_id": f"job-{uuid4().hex}"})
+        request = named(request)
         body = wire(request)
         job_id = job_id_of(request, body)
         self._connections.broker.publish(Outgoing(INTAKE, INTAKE_KEY, body, job_id))
@@ -61,18 +70,14 @@ class Client:
         self, requests: Sequence[JobRequest], on_event: Callable[[Event], None], timeout_s: float | None = None
     ) -> tuple[Job, ...]:
         """File jobs and wait until each has ended; the jobs in the order of the requests."""
-        with closing(self._connections.broker.listen(EVENTS, ("job.#",))) as events:
-            job_ids = [self.submit(request) for request in requests]
-            for event in self._until_ended(events, job_ids, timeout_s):
-                on_event(event)
-        return tuple(self.job(job_id) for job_id in job_ids)
+        requests = [named(request) for request in requests]
+        job_ids = [job_id_of(request, wire(request)) for request in requests]
+        return self._follow(job_ids, on_event, timeout_s, lambda: [self.submit(request) for request in requests])
 
     def follow(self, job_id: str, on_event: Callable[[Event], None], timeout_s: float | None = None) -> Job:
         """Wait until a job has ended."""
-        with closing(self._connections.broker.listen(EVENTS, (f"job.{job_id.replace('.', '_')}.*",))) as events:
-            for event in self._until_ended(events, [job_id], timeout_s):
-                on_event(event)
-        return self.job(job_id)
+        (job,) = self._follow([job_id], on_event, timeout_s, lambda: None)
+        return job
 
     def job(self, job_id: str) -> Job:
         """The job as the journal knows it.
@@ -96,17 +101,35 @@ class Client:
         self._connections.store.put(key, data, media_type)
         return PhotoRef(key=key, sha256=digest, face=face)
 
+    def _follow(
+        self,
+        job_ids: Sequence[str],
+        on_event: Callable[[Event], None],
+        timeout_s: float | None,
+        once_listening: Callable[[], object],
+    ) -> tuple[Job, ...]:
+        patterns = tuple(f"job.{job_id.replace('.', '_')}.*" for job_id in job_ids)
+        with closing(self._connections.broker.listen(EVENTS, patterns)) as events:
+            once_listening()
+            for event in self._until_ended(events, job_ids, timeout_s):
+                on_event(event)
+        return tuple(self.job(job_id) for job_id in job_ids)
+
     def _until_ended(self, events: Subscription, job_ids: Sequence[str], timeout_s: float | None) -> Iterator[Event]:
-        """Events of these jobs until the journal has the end of each: an event may be missed, the journal misses none."""
+        """Events of these jobs until the journal has the end of each: a listener may miss one, the journal does not."""
         open_jobs = set(job_ids)
+        ending: set[str] = set()
         give_up = None if timeout_s is None else monotonic() + timeout_s
         while open_jobs:
-            delivery = events.receive(POLL_S)
-            event = Event.from_json(delivery.body) if delivery else None
-            if event is not None and event.job_id in open_jobs:
+            delivery = events.receive(JOURNAL_POLL_S if ending else POLL_S)
+            if delivery is not None:
+                event = Event.from_json(delivery.body)
                 yield event
-            if event is None or event.kind in TERMINAL:
+                if event.kind in TERMINAL:
+                    ending.add(event.job_id)
+            if delivery is None or ending:
                 open_jobs = {job_id for job_id in open_jobs if not self._ended(job_id)}
+                ending &= open_jobs
             if give_up is not None and monotonic() > give_up:
                 raise Transient(f"{len(open_jobs)} of {len(job_ids)} jobs did not end within {timeout_s} seconds")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
+from shared.storage.settings import StorageSettings
 
 from services.gateway.defaults import GenerationDefaults
 from shared.contracts.errors import InvalidInput
-from shared.storage.settings import StorageSettings
 from shared.vision.photos import PhotoLimits
 from shared.worker.settings import WorkerSettings, config_file
 
@@ -26,7 +26,9 @@ class Settings(WorkerSettings):
         default_factory=lambda: user_data_path("doctorgen"), description="of the embedded stack: artifacts and journal"
     )
     storage: StorageSettings | None = Field(default=None, description="a folder in data_dir where absent")
-    jobs_url: SecretStr | None = Field(default=None, description="sqlite:/// in data_dir where absent, or postgresql://")
+    jobs_url: SecretStr | None = Field(
+        default=None, description="sqlite:/// in data_dir where absent, or postgresql://"
+    )
     user_folder: Path | None = Field(default=None, description="own scenarios/, styles/, backdrops/, recipes/")
     generation: GenerationDefaults = GenerationDefaults()
     photo_limits: PhotoLimits = PhotoLimits()

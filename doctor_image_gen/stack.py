@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from shared.storage.open import open_store
+
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import LiveDefaults, Settings
 from doctor_image_gen.stages import OPERATIONS, STAGES
@@ -15,11 +17,10 @@ from services.gateway.intake import House, Intake
 from services.gateway.journal import Journal
 from shared.broker.open import open_broker
 from shared.broker.port import Broker
-from shared.broker.topology import house_topology
+from shared.broker.topology import topology
 from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore
 from shared.prompts.catalogue import Catalogue, load_catalogue
-from shared.storage.open import open_store
 from shared.storage.port import ArtifactStore
 from shared.worker.dispatch import Origin
 from shared.worker.process import Loop
@@ -41,10 +42,8 @@ class Connections:
         """Raises InvalidInput, Transient or Permanent, each naming what could not be opened."""
         store = open_store(settings.storage_or_folder)
         jobs = open_job_store(settings.jobs_url_or_file)
-        broker = open_broker(
-            settings.broker_url.get_secret_value(), publish_timeout_s=settings.publish_timeout_s
-        )
-        broker.declare(house_topology(settings.retry.ladder_ms))
+        broker = open_broker(settings.broker_url.get_secret_value())
+        broker.declare(topology(retry_ladder_ms=settings.retry.ladder_ms))
         return cls(broker, store, jobs)
 
     def close(self) -> None:

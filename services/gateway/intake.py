@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
+from services.gateway.defaults import GenerationDefaults
 from services.gateway.planner import job_id_of, plan
 from shared.broker.port import Broker, Delivery, Outgoing
-from shared.broker.topology import INTAKE_QUEUE, dead_queue, retry_queue
+from shared.broker.topology import INTAKE_KEY, queue_name, retry_queue
 from shared.contracts.artifacts import ArtifactRef
 from shared.contracts.base import now
 from shared.contracts.brief import Brief
-from services.gateway.defaults import GenerationDefaults
 from shared.contracts.errors import DoctorGenError, InvalidInput, Transient
 from shared.contracts.event import Event, EventKind
 from shared.contracts.recipe import Recipe
@@ -34,7 +34,6 @@ from shared.worker.retry import RetryPolicy
 log = logging.getLogger(__name__)
 
 ATTEMPTS_HEADER = "x-attempts"
-INTAKE = "intake"
 BROKER_PAUSE_S = 1.0
 
 
@@ -63,7 +62,7 @@ class Intake:
         self._worker = worker
         self._rng = Random()
         self._stopping = threading.Event()
-        self._subscription = broker.subscribe(INTAKE_QUEUE)
+        self._subscription = broker.subscribe(queue_name(INTAKE_KEY))
 
     def run(self) -> None:
         """Consume until `stop`."""
@@ -98,7 +97,7 @@ class Intake:
             return self._take_in(request, job_id)
         except InvalidInput as error:
             return self._refuse(request, job_id, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the request is kept and the consumer lives on
             return self._try_again(delivery, error)
 
     def _take_in(self, request: JobRequest, job_id: str) -> tuple[Outgoing, ...]:
@@ -143,7 +142,7 @@ class Intake:
         return (outgoing_event(self._event(request, job_id, "refused", account)),)
 
     def _unreadable(self, delivery: Delivery, error: Exception) -> Dispatch:
-        return unreadable(INTAKE_QUEUE, dead_queue(INTAKE), delivery.body, delivery.headers, error, self._worker)
+        return unreadable(INTAKE_KEY, delivery, error, self._worker)
 
     def _try_again(self, delivery: Delivery, error: Exception) -> tuple[Outgoing, ...]:
         log.warning("a request could not be taken in", exc_info=error)
@@ -153,12 +152,10 @@ class Intake:
         if delay_ms is None:
             return _flat(self._unreadable(delivery, error))
         headers = {**delivery.headers, ATTEMPTS_HEADER: str(attempts)}
-        queue = retry_queue(INTAKE, delay_ms)
+        queue = retry_queue(INTAKE_KEY, delay_ms)
         return (Outgoing("", queue, delivery.body, event_id(delivery.body.hex(), attempts), headers),)
 
-    def _event(
-        self, request: JobRequest, job_id: str, kind: EventKind, error: ErrorAccount | None = None
-    ) -> Event:
+    def _event(self, request: JobRequest, job_id: str, kind: EventKind, error: ErrorAccount | None = None) -> Event:
         return Event(
             event_id=event_id(job_id, kind),
             kind=kind,

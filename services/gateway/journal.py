@@ -4,7 +4,7 @@ import logging
 import threading
 
 from shared.broker.port import Broker, Delivery
-from shared.broker.topology import JOURNAL_QUEUE, dead_queue
+from shared.broker.topology import JOURNAL, queue_name
 from shared.contracts.errors import InvalidInput, Transient
 from shared.contracts.event import Event
 from shared.jobs.port import JobStore
@@ -23,7 +23,7 @@ class Journal:
         self._jobs = jobs
         self._worker = worker
         self._stopping = threading.Event()
-        self._subscription = broker.subscribe(JOURNAL_QUEUE)
+        self._subscription = broker.subscribe(queue_name(JOURNAL))
 
     def run(self) -> None:
         """Consume until `stop`."""
@@ -51,9 +51,7 @@ class Journal:
         try:
             event = Event.from_json(delivery.body)
         except InvalidInput as error:
-            dead = unreadable(
-                JOURNAL_QUEUE, dead_queue("journal"), delivery.body, delivery.headers, error, self._worker
-            )
+            dead = unreadable(JOURNAL, delivery, error, self._worker)
             self._broker.publish(dead.first)
             return
         if self._jobs.record(event) is None:

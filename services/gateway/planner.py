@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
+from services.gateway.defaults import GenerationDefaults
 from shared.contracts.artifacts import ArtifactRef
 from shared.contracts.base import MESSAGE_LIMIT_BYTES, Parameters
 from shared.contracts.brief import Brief
-from services.gateway.defaults import GenerationDefaults
 from shared.contracts.errors import InvalidInput
 from shared.contracts.nearest import nearest
 from shared.contracts.recipe import REQUEST_PHOTOS, Recipe, RecipeStep
@@ -110,12 +110,14 @@ def _pin(
 ) -> PinnedStep:
     operation = operations.get(step.operation)
     if operation is None:
-        raise InvalidInput("recipe", f"its step '{step.name}' wants '{step.operation}', which no stage can do",
-                           nearest(step.operation, operations))
+        raise InvalidInput(
+            "recipe",
+            f"its step '{step.name}' wants '{step.operation}', which no stage can do",
+            nearest(step.operation, operations),
+        )
     spec = operation.engines.get(engine)
     if spec is None:
-        raise InvalidInput("engine", f"{operation.name} has no engine '{engine}'",
-                           nearest(engine, operation.engines))
+        raise InvalidInput("engine", f"{operation.name} has no engine '{engine}'", nearest(engine, operation.engines))
     known = spec.params.model_fields
     from_brief = {name: offered[name] for name in step.brief if name in known and offered.get(name) is not None}
     params = step.params | step.engines.get(engine, {}) | from_brief

@@ -16,8 +16,8 @@ class ErrorAccount(Contract):
     kind: str = Field(description="a class of shared.contracts.errors, e.g. 'Transient'")
     type: str = Field(description="the exception that was raised first")
     message: Annotated[str, StringConstraints(max_length=1000)]
-    field: str | None = Field(default=None, description="of an InvalidInput")
-    hint: str
+    field: str | None = Field(default=None, description="of an InvalidInput: where in the request")
+    hint: str = Field(description="what would help")
     traceback: Annotated[str, StringConstraints(max_length=4000)] = ""
 
 

@@ -1,15 +1,14 @@
 """What leaves a worker after a step: decided here as plain values, sent by the worker in this order."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from shared.broker.port import Outgoing
+from shared.broker.port import Delivery, Outgoing
 from shared.broker.topology import STEPS, dead_queue, queue_name, retry_queue
 from shared.contracts.base import MESSAGE_LIMIT_BYTES, Contract, Digest, now
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.errors import Cancelled, DeadlineExceeded, DoctorGenError, InvalidInput, Permanent
-from shared.contracts.event import JobResult
+from shared.contracts.event import EventKind, JobResult
 from shared.contracts.step import ErrorAccount, Failure, StepMessage, StepRecord
 from shared.contracts.verdict import VerdictSummary
 from shared.worker.errors import account_of, classify
@@ -41,7 +40,9 @@ def wire(document: Contract) -> bytes:
     """
     body = document.to_json()
     if len(body) > MESSAGE_LIMIT_BYTES:
-        raise Permanent(f"a {type(document).__name__} of {len(body)} bytes exceeds the {MESSAGE_LIMIT_BYTES} of a message")
+        raise Permanent(
+            f"a {type(document).__name__} of {len(body)} bytes exceeds the {MESSAGE_LIMIT_BYTES} of a message"
+        )
     return body
 
 
@@ -70,14 +71,10 @@ def completed(
         cost_usd=sum(entry.cost_usd for entry in spent),
     )
     finished = step_event(done, "finished", origin.worker, record=record)
-    return Dispatch(
-        outgoing_event(finished), (outgoing_event(step_event(done, "done", origin.worker, result=result)),)
-    )
+    return Dispatch(outgoing_event(finished), (outgoing_event(step_event(done, "done", origin.worker, result=result)),))
 
 
-def failed(
-    message: StepMessage, error: Exception, origin: Origin, rng: Random, key: Digest | None = None
-) -> Dispatch:
+def failed(message: StepMessage, error: Exception, origin: Origin, rng: Random, key: Digest | None = None) -> Dispatch:
     """The step failed: on to a retry queue, to the dead letters, or an end that is no failure at all."""
     kind = classify(error)
     account = account_of(error)
@@ -118,24 +115,24 @@ def _dead(
         error=account,
         message=tried,
     )
-    ended = "refused" if issubclass(kind, InvalidInput) else "dead"
+    ended: EventKind = "refused" if issubclass(kind, InvalidInput) else "dead"
     return Dispatch(
         Outgoing("", dead_queue(message.step.stage), wire(letter), f"{message.job_id}.{message.step.name}.dead"),
         (outgoing_event(step_event(message, ended, origin.worker, error=_short(account))),),
     )
 
 
-def unreadable(queue: str, dead: str, body: bytes, headers: Mapping[str, str], error: Exception, worker: str) -> Dispatch:
+def unreadable(stage: str, delivery: Delivery, error: Exception, worker: str) -> Dispatch:
     """A message that is none of ours: kept with its reason, the consumer lives on."""
     letter = DeadLetter(
-        queue=queue,
+        queue=queue_name(stage),
         died_at=now(),
         worker=worker,
         attempts=1,
         error=account_of(error),
-        body=body[:4096].decode(errors="replace")[:4096],
+        body=delivery.body[:4096].decode(errors="replace")[:4096],
     )
-    return Dispatch(Outgoing("", dead, wire(letter), event_id(queue, body.hex()), headers))
+    return Dispatch(Outgoing("", dead_queue(stage), wire(letter), event_id(stage, delivery.body.hex())))
 
 
 def _first_and_last(failures: tuple[Failure, ...], latest: Failure) -> tuple[Failure, ...]:

@@ -25,13 +25,14 @@ def classify(error: BaseException) -> type[DoctorGenError]:
 def account_of(error: BaseException) -> ErrorAccount:
     """The error as data: message cut at 1000 characters, the traceback's last 2000."""
     kind = classify(error)
+    field, message, hint = None, str(error) or type(error).__name__, kind.hint
+    if isinstance(error, InvalidInput):
+        field, message, hint = error.field, error.found, error.mend
     return ErrorAccount(
         kind=kind.__name__,
         type=type(error).__name__,
-        message=(str(error) or type(error).__name__)[:1000],
-        field=error.field if isinstance(error, InvalidInput) else None,
-        hint=kind.hint,
+        message=message[:1000],
+        field=field,
+        hint=hint,
         traceback="".join(traceback.format_exception(error))[-2000:],
     )
-
-

@@ -6,7 +6,7 @@ import socket
 from random import Random
 
 from shared.broker.open import open_broker
-from shared.broker.topology import house_topology
+from shared.broker.topology import topology
 from shared.contracts.errors import DoctorGenError, InvalidInput
 from shared.storage.open import open_store
 from shared.telemetry.logs import log_to_stderr
@@ -39,9 +39,9 @@ def run(stage: Stage, observe: Observer | None = None) -> int:
                 "memory:// lives within one process, and a worker process is alone in its own",
                 "Set DOCTORGEN_BROKER_URL=amqp://…",
             )
-        broker = open_broker(url, publish_timeout_s=settings.publish_timeout_s)
+        broker = open_broker(url)
         store = open_store(settings.storage)
-        broker.declare(house_topology(settings.retry.ladder_ms))
+        broker.declare(topology(retry_ladder_ms=settings.retry.ladder_ms))
     except DoctorGenError as error:
         log.error("%s", error)  # noqa: TRY400 - the message says what to mend; a traceback would bury it
         return 2

@@ -33,7 +33,6 @@ class WorkerSettings(BaseSettings):
     retry: RetryPolicy = RetryPolicy()
     worker_usd_per_hour: Annotated[float, Field(ge=0)] = 4.04
     shutdown_grace_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
-    publish_timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
 
     @classmethod
     def settings_customise_sources(
@@ -41,8 +40,8 @@ class WorkerSettings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes it by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """What is passed in, then the environment, then the file."""
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=config_file())

@@ -16,7 +16,9 @@ from shared.storage.port import ArtifactStore
 from shared.worker.keys import step_key
 from shared.worker.operation import Engine, Outcome, Params, Stage, Work
 
-Phase = Literal["received", "skipped", "started", "computed", "artifacts", "manifest", "published", "settling", "settled"]
+Phase = Literal[
+    "received", "skipped", "started", "computed", "artifacts", "manifest", "published", "settling", "settled"
+]
 """Where a step stands in its life. Observers (metrics, tests that kill) are told as each is reached."""
 
 
@@ -46,16 +48,24 @@ class Engines:
         """
         operation = self._stage.operation(step.operation)
         if operation is None:
-            raise InvalidInput(f"steps.{step.name}.operation", f"the stage '{self._stage.name}' cannot do "
-                               f"'{step.operation}'", f"It can do: {', '.join(o.name for o in self._stage.operations)}.")
+            raise InvalidInput(
+                f"steps.{step.name}.operation",
+                f"the stage '{self._stage.name}' cannot do '{step.operation}'",
+                f"It can do: {', '.join(o.name for o in self._stage.operations)}.",
+            )
         if operation.version != step.operation_version:
-            raise InvalidInput(f"steps.{step.name}.operation_version", f"this worker does version {operation.version} "
-                               f"of {operation.name}, not {step.operation_version}", "Submit the job again, or run "
-                               "workers of the version that the message asks for.")
+            raise InvalidInput(
+                f"steps.{step.name}.operation_version",
+                f"this worker does version {operation.version} of {operation.name}, not {step.operation_version}",
+                "Submit the job again, or run workers of the version that the message asks for.",
+            )
         spec = operation.engines.get(step.engine)
         if spec is None:
-            raise InvalidInput(f"steps.{step.name}.engine", f"{operation.name} has no engine '{step.engine}'",
-                               f"It has: {', '.join(operation.engines)}.")
+            raise InvalidInput(
+                f"steps.{step.name}.engine",
+                f"{operation.name} has no engine '{step.engine}'",
+                f"It has: {', '.join(operation.engines)}.",
+            )
         params = spec.parse(step.params, f"steps.{step.name}.params")
         built = self._built.get((step.operation, step.engine))
         if built is None:
@@ -73,7 +83,9 @@ def prepare(message: StepMessage, engines: Engines) -> Prepared:
     engine, params = engines.find(step)
     missing = [slot for slot in step.inputs.values() if slot not in message.artifacts]
     if missing:
-        raise InvalidInput("artifacts", f"the message lacks {', '.join(missing)}", "Replay the job from its first step.")
+        raise InvalidInput(
+            "artifacts", f"the message lacks {', '.join(missing)}", "Replay the job from its first step."
+        )
     inputs = {name: message.artifacts[slot] for name, slot in step.inputs.items()}
     digests = {name: tuple(ref.sha256 for ref in refs) for name, refs in inputs.items()}
     return Prepared(message, engine, params, inputs, step_key(step, engine.models, digests))

@@ -8,7 +8,7 @@ from random import Random
 from time import monotonic
 
 from shared.broker.port import Broker, Delivery
-from shared.broker.topology import dead_queue, queue_name
+from shared.broker.topology import queue_name
 from shared.contracts.base import now
 from shared.contracts.errors import Cancelled, DeadlineExceeded, InvalidInput, Transient
 from shared.contracts.step import StepMessage
@@ -97,10 +97,7 @@ class Worker:
         try:
             message = StepMessage.from_json(delivery.body)
         except InvalidInput as error:
-            stage = self.stage.name
-            dispatch = unreadable(
-                queue_name(stage), dead_queue(stage), delivery.body, delivery.headers, error, self._origin.worker
-            )
+            dispatch = unreadable(self.stage.name, delivery, error, self._origin.worker)
             self._settle(dispatch, None)
             return
         self._reached("received", message)
@@ -126,7 +123,7 @@ class Worker:
             raise
         except Exception as error:
             log.warning("step %s of job %s failed", message.step.name, message.job_id, exc_info=True)
-            return failed(message, error, self._origin, self._rng, prepared and prepared.key)
+            return failed(message, error, self._origin, self._rng, prepared.key if prepared else None)
 
     def _settle(self, dispatch: Dispatch, message: StepMessage | None) -> None:
         """Publish, then acknowledge. What the broker will not take now stays ours and is delivered again."""

@@ -1,0 +1,48 @@
+PYTHON ?= $(shell for v in python3.11 python3.12 python3; do command -v $$v >/dev/null && $$v -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$v && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := .demo
+
+.PHONY: demo test unit lint types bench install servers clean
+
+demo: $(VENV)/.installed
+	DOCTORGEN_DATA_DIR=$(DEMO)/data $(BIN)/python -m doctor_image_gen.demo $(DEMO)
+
+test: $(VENV)/.tested servers lint types
+	$(BIN)/python -m pytest
+
+unit: $(VENV)/.tested
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.tested
+	$(BIN)/mypy
+
+bench: $(VENV)/.tested servers
+	$(BIN)/python -m bench
+
+servers:
+	tests/servers/install.sh
+
+install: $(VENV)/.installed
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; name it with make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# mediapipe's own list of requirements names jax and a second OpenCV, neither of which it needs here, so it is
+# installed without it; requirements-portable.txt holds what it does need.
+$(VENV)/.installed: pyproject.toml requirements-portable.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-portable.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-portable-nodeps.txt
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

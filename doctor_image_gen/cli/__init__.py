@@ -1,0 +1,30 @@
+"""The command line, `doctorgen`."""
+
+import sys
+from importlib import import_module
+
+from doctor_image_gen.cli.parser import build_parser
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit status: 0 done, 1 failed, 2 the input cannot be used, 130 interrupted.
+
+    The command's module is imported only now, so that `--help` answers at once.
+    """
+    namespace = build_parser().parse_args(arguments)
+    from shared.contracts.errors import DoctorGenError, InvalidInput  # noqa: PLC0415 - as the docstring says
+
+    module, _, function = namespace.handler.partition(":")
+    try:
+        status: int = getattr(import_module(f"doctor_image_gen.cli.{module}"), function)(namespace)
+    except InvalidInput as error:
+        print(f"doctorgen: {error}", file=sys.stderr)  # noqa: T201 - a command line speaks
+        return MISUSED
+    except DoctorGenError as error:
+        print(f"doctorgen: {error}", file=sys.stderr)  # noqa: T201 - the same
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status

@@ -1,0 +1,87 @@
+"""`doctorgen generate`: file one job or a batch, show the progress, save the pictures."""
+
+import argparse
+import json
+from typing import Any
+
+from rich.console import Console
+
+from doctor_image_gen.cli.catalogues import scenarios
+from doctor_image_gen.cli.progress import Progress
+from doctor_image_gen.cli.wishes import options_of, request_of
+from doctor_image_gen.generator import DoctorImageGenerator
+from doctor_image_gen.result import Generated
+from shared.contracts.errors import InvalidInput
+
+console = Console()
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    """0 when every picture was made, 1 when a job of a batch was not."""
+    if arguments.list_scenarios:
+        return scenarios(arguments)
+    _check(arguments)
+    words: dict[str, Any] = {
+        "photography_style": arguments.style,
+        "custom_prompt": arguments.prompt,
+        "settings": options_of(arguments),
+        **request_of(arguments),
+    }
+    with DoctorImageGenerator() as generator, Progress(quiet=arguments.json) as progress:
+        if arguments.batch:
+            outcomes = generator.batch_generate(
+                arguments.doctor_image,
+                arguments.batch,
+                output_dir=arguments.output_dir,
+                on_event=progress.tell,
+                **words,
+            )
+        else:
+            outcomes = [
+                generator.generate(
+                    arguments.doctor_image,
+                    arguments.scenario,
+                    output_path=arguments.output,
+                    on_event=progress.tell,
+                    **words,
+                )
+            ]
+    if arguments.json:
+        print(json.dumps(outcomes if arguments.batch else outcomes[0], indent=2))  # noqa: T201 - what --json is for
+    else:
+        for outcome in outcomes:
+            _say(outcome)
+    return 0 if all(outcome["status"] == "done" for outcome in outcomes) else 1
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if not arguments.doctor_image:
+        raise InvalidInput("--doctor-image", "no photo is named", "Name one to five photos of one person.")
+    if bool(arguments.scenario) == bool(arguments.batch):
+        raise InvalidInput(
+            "--scenario",
+            "exactly one of --scenario and --batch is needed",
+            "Name one scenario, or several after --batch.",
+        )
+    if arguments.batch and arguments.output:
+        raise InvalidInput("--output", "a batch makes several pictures", "Name a folder with --output-dir.")
+
+
+def _say(outcome: Generated) -> None:
+    metadata = outcome.get("metadata")
+    if metadata is None:
+        console.print(f"{outcome['status']}: {outcome.get('error')}", highlight=False, soft_wrap=True)
+        return
+    verdict = "passed" if metadata["verdict"]["passed"] else "failed: " + " ".join(metadata["verdict"]["reasons"])
+    score = metadata["identity_score"]
+    likeness = "not measured" if score is None else f"{score:.2f} ({metadata['identity_rating']})"
+    console.print(
+        f"{outcome['output_path']}\n"
+        f"  {metadata['scenario_name']}, {metadata['resolution']}, "
+        f"engine {metadata['model']}, seed {metadata['seed']}\n"
+        f"  likeness {likeness}, verdict {verdict}\n"
+        f"  {metadata['generation_time']:.1f} s, {metadata['cost_usd']:.4f} USD"
+        + (f", reused: {', '.join(metadata['reused'])}" if metadata["reused"] else ""),
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,127 @@
+"""Commands about jobs that are worked off elsewhere: submit, watch, status, result, cancel."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from doctor_image_gen.cli.wishes import options_of, request_of
+from doctor_image_gen.client import Client
+from doctor_image_gen.generator import requests_for
+from doctor_image_gen.options import GenerationOptions
+from doctor_image_gen.result import failure_of, metadata_of, save_picture
+from doctor_image_gen.settings import Settings
+from doctor_image_gen.stack import Connections
+from shared.contracts.errors import InvalidInput
+from shared.contracts.event import Event
+from shared.jobs.port import Job
+
+console = Console()
+
+
+def submit(arguments: argparse.Namespace) -> int:
+    """Print the new job's id."""
+    settings = Settings.load()
+    if settings.embedded:
+        raise InvalidInput(
+            "broker_url",
+            "the embedded pipeline ends with its process, so nobody would work the job off",
+            "Use `doctorgen generate`, or set DOCTORGEN_BROKER_URL=amqp://… and run workers.",
+        )
+    wish = {
+        "photography_style": arguments.style,
+        "custom_prompt": arguments.prompt,
+        "idempotency_key": arguments.idempotency_key,
+        **request_of(arguments),
+    }
+    with _connected(settings) as (_, client):
+        options = GenerationOptions.parse(options_of(arguments))
+        photos = [Path(photo) for photo in arguments.doctor_image]
+        (request,) = requests_for(client, photos, [arguments.scenario], wish, options)
+        console.print(client.submit(request), highlight=False)
+    return 0
+
+
+def watch(arguments: argparse.Namespace) -> int:
+    """Print each event until the job ends; 0 when it is done, 1 otherwise."""
+
+    def tell(event: Event) -> None:
+        if arguments.json:
+            print(event.to_json().decode())  # noqa: T201 - what --json is for
+            return
+        amount = "" if event.fraction is None else f" {event.fraction:.0%}"
+        error = f": {event.error.message}" if event.error else ""
+        console.print(f"{event.at:%H:%M:%S} {event.step or 'job'} {event.kind}{amount}{error}", highlight=False)
+
+    with _connected(Settings.load()) as (_, client):
+        job = client.follow(arguments.job_id, tell)
+    return 0 if job.state == "done" else 1
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Show one job, or list the newest."""
+    with _connected(Settings.load()) as (connections, client):
+        jobs = [client.job(arguments.job_id)] if arguments.job_id else connections.jobs.recent(arguments.limit)
+    if arguments.json:
+        fields = {"first_message", "request", "brief"}
+        print(json.dumps([job.model_dump(mode="json", exclude=fields) for job in jobs], indent=2))  # noqa: T201
+        return 0
+    table = Table("job", "state", "scenario", "created", "steps", "likeness")
+    for job in jobs:
+        table.add_row(*_row(job))
+    console.print(table)
+    if arguments.job_id and jobs[0].error:
+        console.print(str(failure_of(jobs[0])), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _row(job: Job) -> tuple[str, ...]:
+    finished = sum(step.state == "finished" for step in job.steps)
+    score = job.result.summary.identity_score if job.result else None
+    return (
+        job.job_id,
+        job.state,
+        job.request.scenario if job.request else "",
+        f"{job.created_at:%Y-%m-%d %H:%M:%S}",
+        f"{finished}/{len(job.steps)}",
+        "" if score is None else f"{score:.2f}",
+    )
+
+
+def result(arguments: argparse.Namespace) -> int:
+    """Print a finished job's metadata, and save its picture."""
+    with _connected(Settings.load()) as (connections, client):
+        job = client.job(arguments.job_id)
+        if job.result is None:
+            raise (
+                failure_of(job)
+                if job.error
+                else InvalidInput(
+                    "job_id", f"job '{job.job_id}' is still {job.state}", "`doctorgen watch` waits for its end."
+                )
+            )
+        if arguments.output:
+            save_picture(connections, job, Path(arguments.output))
+        print(json.dumps(metadata_of(connections, job), indent=2))  # noqa: T201 - metadata is for machines too
+    return 0
+
+
+def cancel(arguments: argparse.Namespace) -> int:
+    """Tell all workers."""
+    with _connected(Settings.load()) as (_, client):
+        client.job(arguments.job_id)
+        client.cancel(arguments.job_id)
+    return 0
+
+
+@contextmanager
+def _connected(settings: Settings) -> Iterator[tuple[Connections, Client]]:
+    connections = Connections.open(settings)
+    try:
+        yield connections, Client(connections, settings.photo_limits)
+    finally:
+        connections.close()

@@ -1,0 +1,110 @@
+"""What `doctorgen` understands."""
+
+import argparse
+from typing import TypeAlias
+
+STAGES = ("identity", "generate", "swap", "refine", "upscale", "qa")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole grammar. Each command names its handler as "module:function" under doctor_image_gen.cli."""
+    parser = argparse.ArgumentParser(
+        prog="doctorgen", description="Photorealistic, identity-preserving portraits of doctors."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _generate(commands)
+    _submit(commands)
+    _jobs(commands)
+    _processes(commands)
+    _catalogues(commands)
+    return parser
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
+
+
+def _generate(commands: Commands) -> None:
+    command = commands.add_parser("generate", help="make one picture, or one a scenario, and wait for it")
+    command.set_defaults(handler="generate:generate")
+    _request_arguments(command, photos_required=False)
+    command.add_argument("--batch", nargs="+", metavar="SCENARIO", help="several scenarios of the same doctor")
+    command.add_argument("--output", metavar="FILE", help="where the picture goes (with --batch: use --output-dir)")
+    command.add_argument("--output-dir", metavar="FOLDER", help="where the pictures of --batch go")
+    command.add_argument("--list-scenarios", action="store_true", help="list the scenarios and end")
+    command.add_argument("--json", action="store_true", help="print the outcome as JSON and no progress bars")
+
+
+def _submit(commands: Commands) -> None:
+    command = commands.add_parser("submit", help="file a job and print its id")
+    command.set_defaults(handler="jobs:submit")
+    _request_arguments(command, photos_required=True)
+    command.add_argument("--idempotency-key", metavar="KEY", help="file at most one job for this key")
+
+
+def _request_arguments(command: argparse.ArgumentParser, *, photos_required: bool) -> None:
+    command.add_argument(
+        "--doctor-image", nargs="+", metavar="PHOTO", required=photos_required, help="one to five photos of one person"
+    )
+    command.add_argument("--scenario", metavar="NAME", required=photos_required, help="see `doctorgen scenarios`")
+    command.add_argument("--style", metavar="NAME", help="photography style; see `doctorgen scenarios`")
+    command.add_argument("--prompt", metavar="WORDS", default="", help="your own words for the picture")
+    command.add_argument("--subject", metavar="ID", help="who the person is in your records")
+    command.add_argument("--consent", metavar="BASIS", help="the consent that the photos rest on")
+    command.add_argument(
+        "--attribute", nargs="+", metavar="NAME=VALUE", default=[], help="gender, age, speciality, appearance, attire"
+    )
+    command.add_argument(
+        "--face",
+        nargs="+",
+        type=int,
+        metavar="N",
+        default=[],
+        help="which face is meant, photo by photo; 1 is the leftmost",
+    )
+    command.add_argument("--recipe", metavar="NAME", help="see `doctorgen recipes`")
+    command.add_argument("--engine", metavar="NAME", help="portable needs no GPU")
+    command.add_argument("--seed", type=int, metavar="N", help="0 to 4294967295; derived from the request if absent")
+    command.add_argument("--set", nargs="+", metavar="STEP.PARAM=VALUE", default=[], help="parameters of single steps")
+    command.add_argument("--priority", choices=("interactive", "bulk"), default="interactive")
+    command.add_argument("--deadline", type=float, metavar="SECONDS", help="give up when it takes longer")
+
+
+def _jobs(commands: Commands) -> None:
+    watch = commands.add_parser("watch", help="follow a job until it ends")
+    watch.set_defaults(handler="jobs:watch")
+    watch.add_argument("job_id")
+    watch.add_argument("--json", action="store_true", help="print events as JSON lines")
+
+    status = commands.add_parser("status", help="show a job, or list the newest")
+    status.set_defaults(handler="jobs:status")
+    status.add_argument("job_id", nargs="?")
+    status.add_argument("--limit", type=int, default=20)
+    status.add_argument("--json", action="store_true")
+
+    result = commands.add_parser("result", help="fetch a finished job's picture and its metadata")
+    result.set_defaults(handler="jobs:result")
+    result.add_argument("job_id")
+    result.add_argument("--output", metavar="FILE", help="write the picture there")
+
+    cancel = commands.add_parser("cancel", help="tell the workers that a job is no longer wanted")
+    cancel.set_defaults(handler="jobs:cancel")
+    cancel.add_argument("job_id")
+
+
+def _processes(commands: Commands) -> None:
+    worker = commands.add_parser("worker", help="run one stage's worker until told to end")
+    worker.set_defaults(handler="processes:worker")
+    worker.add_argument("stage", choices=STAGES)
+
+    gateway = commands.add_parser("gateway", help="run intake and journal until told to end")
+    gateway.set_defaults(handler="processes:gateway")
+
+    check = commands.add_parser("check", help="is everything installed and reachable?")
+    check.set_defaults(handler="check:check")
+
+
+def _catalogues(commands: Commands) -> None:
+    for name, explanation in (("scenarios", "list scenarios and styles"), ("recipes", "list recipes and their steps")):
+        command = commands.add_parser(name, help=explanation)
+        command.set_defaults(handler=f"catalogues:{name}")
+        command.add_argument("--json", action="store_true")

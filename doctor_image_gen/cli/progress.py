@@ -1,0 +1,57 @@
+"""Live progress bars, one a stage, fed by events."""
+
+from collections import defaultdict
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from doctor_image_gen.cli.parser import STAGES
+from shared.contracts.event import TERMINAL, Event
+
+STEPS_OF_STAGE = {"swap": 3}
+
+
+class Progress:
+    """Shows how far each stage is, over all jobs it has heard of. Writes to standard error; says nothing if quiet."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description:>9}"),
+            BarColumn(),
+            TextColumn("{task.completed:.1f}/{task.total:.0f} steps {task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            disable=quiet,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._done: defaultdict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+        self._jobs: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def tell(self, event: Event) -> None:
+        """Move the bar of the event's stage."""
+        if event.job_id not in self._jobs:
+            self._jobs.add(event.job_id)
+            for stage in STAGES:
+                task = self._tasks.get(stage)
+                if task is None:
+                    task = self._tasks[stage] = self._bars.add_task(stage, total=0, note="")
+                self._bars.update(task, total=STEPS_OF_STAGE.get(stage, 1) * len(self._jobs))
+        if event.stage is None or event.step is None or event.kind in TERMINAL:
+            return
+        fraction = {"finished": 1.0, "progress": event.fraction or 0.0}.get(event.kind, 0.0)
+        done = self._done[event.stage]
+        done[(event.job_id, event.step)] = fraction
+        note = f"retrying in {event.retry_in_s:.0f} s" if event.kind == "retrying" and event.retry_in_s else ""
+        self._bars.update(self._tasks[event.stage], completed=sum(done.values()), note=note)

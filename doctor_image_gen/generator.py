@@ -1,0 +1,152 @@
+"""The SDK: photos and a scenario's name in, a finished picture and its scores out."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from doctor_image_gen.client import Client, named
+from doctor_image_gen.options import GenerationOptions
+from doctor_image_gen.result import Generated, failure_of, generated
+from doctor_image_gen.settings import Settings
+from doctor_image_gen.stack import Stack
+from shared.contracts.base import invalid_input, now
+from shared.contracts.errors import InvalidInput
+from shared.contracts.event import Event
+from shared.contracts.request import JobRequest
+from shared.jobs.port import Job
+
+PathLike = str | Path
+Listener = Callable[[Event], None]
+
+
+class DoctorImageGenerator:
+    """Makes portraits. Opens the pipeline when first used and keeps it warm until `close`.
+
+    With the default settings everything runs in this process; with a broker's URL in the settings the jobs are
+    filed there and worked off by whoever serves it.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings.load()
+        self._stack: Stack | None = None
+
+    def generate(
+        self,
+        doctor_image_path: PathLike | Sequence[PathLike],
+        scenario: str,
+        photography_style: str | None = None,
+        custom_prompt: str = "",
+        settings: dict[str, Any] | None = None,
+        *,
+        output_path: PathLike | None = None,
+        on_event: Listener | None = None,
+        **request: Any,
+    ) -> Generated:
+        """One picture from one to five photos of one person.
+
+        Without `output_path` the picture goes to `results/` in the settings' data folder. Further keywords are
+        fields of JobRequest: `subject` (named after the first photo's digest where absent), `attributes`,
+        `consent`, `caller`, `batch_id`, `idempotency_key`.
+
+        Raises:
+            InvalidInput: photos, scenario or settings cannot be used; names the field and the mend.
+            Permanent: the pipeline gave the job up; the message says at which step and why.
+        """
+        options = GenerationOptions.parse(settings or {})
+        wish = {"photography_style": photography_style, "custom_prompt": custom_prompt, **request}
+        ((job, path),) = self._run(doctor_image_path, {scenario: output_path}, wish, options, on_event)
+        if job.state != "done":
+            raise failure_of(job)
+        return generated(self._opened().connections, job, path, include_base64=options.include_base64)
+
+    def batch_generate(
+        self,
+        doctor_image_path: PathLike | Sequence[PathLike],
+        scenarios: Sequence[str],
+        photography_style: str | None = None,
+        custom_prompt: str = "",
+        settings: dict[str, Any] | None = None,
+        *,
+        output_dir: PathLike | None = None,
+        on_event: Listener | None = None,
+        **request: Any,
+    ) -> list[Generated]:
+        """One picture a scenario, in the scenarios' order, `<scenario>.png` each.
+
+        A job that fails is reported in its place, with its state and `error`. Keywords as of `generate`.
+
+        Raises:
+            InvalidInput: photos or settings cannot be used, or a scenario is named twice; no job is filed then.
+        """
+        if not scenarios or len(set(scenarios)) < len(scenarios):
+            found = "the list names a scenario twice" if scenarios else "the list is empty"
+            raise InvalidInput("scenarios", found, "Name each wanted scenario once.")
+        options = GenerationOptions.parse(settings or {})
+        wish = {"photography_style": photography_style, "custom_prompt": custom_prompt, **request}
+        paths = {name: None if output_dir is None else Path(output_dir) / f"{name}.png" for name in scenarios}
+        ended = self._run(doctor_image_path, paths, wish, options, on_event)
+        connections = self._opened().connections
+        return [generated(connections, job, path, include_base64=options.include_base64) for job, path in ended]
+
+    def close(self) -> None:
+        """End the pipeline's threads and connections. The next call opens them again."""
+        if self._stack is not None:
+            self._stack.close()
+            self._stack = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(
+        self,
+        photos: PathLike | Sequence[PathLike],
+        paths: dict[str, PathLike | None] | dict[str, Path | None],
+        wish: dict[str, Any],
+        options: GenerationOptions,
+        on_event: Listener | None,
+    ) -> list[tuple[Job, Path]]:
+        files = [Path(photos)] if isinstance(photos, str | Path) else [Path(photo) for photo in photos]
+        client = Client(self._opened().connections, self._settings.photo_limits)
+        requests = requests_for(client, files, list(paths), wish, options)
+        jobs = client.submit_and_follow(requests, on_event or (lambda _: None), options.timeout_s)
+        results = self._settings.data_dir / "results"
+        return [
+            (job, Path(path) if path is not None else results / f"{scenario}-{job.job_id}.png")
+            for job, (scenario, path) in zip(jobs, paths.items(), strict=True)
+        ]
+
+    def _opened(self) -> Stack:
+        if self._stack is None:
+            self._stack = Stack(self._settings)
+        return self._stack
+
+
+def requests_for(
+    client: Client, photos: Sequence[Path], scenarios: Sequence[str], wish: dict[str, Any], options: GenerationOptions
+) -> list[JobRequest]:
+    """Check and upload the photos; one request a scenario. `wish` holds further fields of JobRequest.
+
+    Raises:
+        InvalidInput: a photo, or a field of the request.
+    """
+    uploaded = client.upload(photos, options.faces)
+    fields = {
+        "subject": f"person-{uploaded[0].sha256[:16]}",
+        **wish,
+        **options.of_request(),
+        "photos": uploaded,
+        "deadline": None if options.deadline_s is None else now() + timedelta(seconds=options.deadline_s),
+    }
+    try:
+        return [named(JobRequest.model_validate({**fields, "scenario": scenario})) for scenario in scenarios]
+    except ValidationError as error:
+        raise invalid_input(error, "", JobRequest) from error

@@ -1,0 +1,138 @@
+"""What the SDK gives back of a job that has ended."""
+
+import base64
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from shared.storage.manifests import read_manifest
+
+from doctor_image_gen.stack import Connections
+from services.gateway.planner import seed_of
+from shared.contracts.artifacts import Manifest
+from shared.contracts.errors import DoctorGenError, InvalidInput, Permanent
+from shared.contracts.step import StepRecord
+from shared.contracts.verdict import Verdict
+from shared.jobs.port import Job
+from shared.storage.artifacts import fetch
+
+
+class Metadata(TypedDict):
+    """How a picture came to be and how good it is."""
+
+    job_id: str
+    subject: str
+    scenario: str
+    scenario_name: str
+    photography_style: str
+    resolution: str
+    generation_time: float
+    prompt_used: str
+    negative_prompt: str
+    model: str
+    engines: dict[str, str]
+    models: dict[str, str]
+    identity_score: float | None
+    identity_rating: str | None
+    verdict: dict[str, Any]
+    seed: int
+    recipe: str
+    timings: dict[str, float]
+    reused: list[str]
+    cost_usd: float
+    timestamp: str
+
+
+class Generated(TypedDict):
+    """One job's outcome. `status` is its final state: done, refused, dead, cancelled or expired."""
+
+    status: str
+    output_path: str | None
+    output_base64: NotRequired[str]
+    error: NotRequired[str]
+    metadata: NotRequired[Metadata]
+
+
+def failure_of(job: Job) -> DoctorGenError:
+    """Why a job is not done, as the error to raise."""
+    error = job.error
+    if error is None:
+        return Permanent(f"job {job.job_id} was {job.state}")
+    if job.state == "refused" and error.field is not None:
+        return InvalidInput(error.field, error.message, error.hint)
+    return Permanent(f"job {job.job_id} is {job.state}: {error.message} {error.hint}")
+
+
+def save_picture(connections: Connections, job: Job, path: Path) -> bytes | None:
+    """Write a finished job's picture to the path, whole or not at all; its bytes, or None where the job has none."""
+    if job.result is None:
+        return None
+    data = fetch(connections.store, job.result.image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    part.replace(path)
+    return data
+
+
+def generated(connections: Connections, job: Job, path: Path, *, include_base64: bool) -> Generated:
+    """The outcome of a job; writes the picture of a finished one to the path."""
+    data = save_picture(connections, job, path)
+    if data is None:
+        return Generated(status=job.state, output_path=None, error=str(failure_of(job)))
+    outcome = Generated(status=job.state, output_path=str(path), metadata=metadata_of(connections, job))
+    if include_base64:
+        outcome["output_base64"] = base64.b64encode(data).decode()
+    return outcome
+
+
+def metadata_of(connections: Connections, job: Job) -> Metadata:
+    """How a finished job's picture came to be.
+
+    Raises:
+        Permanent: the job is not finished.
+    """
+    if job.result is None or job.request is None or job.brief is None or job.subject is None:
+        raise Permanent(f"job {job.job_id} is {job.state}: it has no picture to speak of")
+    manifests = {record.step: _manifest(connections, job.subject, record) for record in job.result.trail}
+    verdict = Verdict.from_json(fetch(connections.store, job.result.verdict))
+    params = manifests[job.result.trail[-1].step].params
+    summary = job.result.summary
+    return Metadata(
+        job_id=job.job_id,
+        subject=job.subject,
+        scenario=job.brief.scenario,
+        scenario_name=job.brief.scenario_name,
+        photography_style=job.brief.style,
+        resolution=f"{params.get('width')}x{params.get('height')}",
+        generation_time=round((job.updated_at - job.created_at).total_seconds(), 3),
+        prompt_used=job.brief.prompt,
+        negative_prompt=job.brief.negative_prompt,
+        model=_maker(manifests),
+        engines={record.step: record.engine for record in job.result.trail},
+        models={name: digest for manifest in manifests.values() for name, digest in manifest.models.items()},
+        identity_score=summary.identity_score,
+        identity_rating=summary.identity_rating,
+        verdict=verdict.model_dump(mode="json"),
+        seed=seed_of(job.request),
+        recipe=job.first_message.recipe if job.first_message else "",
+        timings={record.step: round(record.seconds, 3) for record in job.result.trail},
+        reused=[record.step for record in job.result.trail if record.reused],
+        cost_usd=round(job.result.cost_usd, 6),
+        timestamp=job.updated_at.isoformat(),
+    )
+
+
+def _manifest(connections: Connections, subject: str, record: StepRecord) -> Manifest:
+    manifest = read_manifest(connections.store, subject, record.key)
+    if manifest is None:
+        raise Permanent(f"the manifest of step '{record.step}' is no longer in the store")
+    return manifest
+
+
+def _maker(manifests: dict[str, Manifest]) -> str:
+    """The engine that made the picture, and the model it used where the recipe names one."""
+    maker = next((one for one in manifests.values() if one.operation.startswith("generate.")), None)
+    if maker is None:
+        return "none"
+    named: Any = maker.params.get("model")
+    return f"{maker.engine}: {named}" if named else maker.engine

@@ -1,0 +1,129 @@
+"""The vocabulary: strict, versioned, documented, small."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from shared.contracts.control import Control
+from shared.contracts.errors import InvalidInput
+from shared.contracts.recipe import Recipe
+from shared.contracts.request import JobRequest
+from shared.contracts.schemas import PUBLISHED, schema_files
+from shared.contracts.verdict import rating_of
+
+DOCS = Path(__file__).parents[2] / "docs" / "contracts"
+PHOTO = {"key": "inbox/a.jpg", "sha256": "a" * 64}
+REQUEST: dict[str, Any] = {"subject": "dr-1", "photos": [PHOTO], "scenario": "consultant"}
+
+
+def request(**changes: Any) -> JobRequest:
+    return JobRequest.from_json(json.dumps({**REQUEST, **changes}))
+
+
+@pytest.mark.parametrize("name", schema_files())
+def test_the_documented_schema_is_the_code_s(name: str) -> None:
+    """Mend with: python -m shared.contracts.schemas docs/contracts."""
+    assert (DOCS / name).read_text("utf-8") == schema_files()[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_schema_is_valid_and_lets_nothing_unknown_through(name: str) -> None:
+    schema = PUBLISHED[name].model_json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["additionalProperties"] is False
+
+
+def test_a_minimal_request_is_enough_and_satisfies_its_schema() -> None:
+    assert request().priority == "interactive"
+    jsonschema.validate(REQUEST, PUBLISHED["job-request"].model_json_schema())
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"subject": "../../etc"}, "subject", "pattern"),
+        ({"subject": ".hidden"}, "subject", "pattern"),
+        ({"photos": []}, "photos", "at least 1 item"),
+        ({"photos": [PHOTO] * 6}, "photos", "at most 5 items"),
+        ({"photos": [{**PHOTO, "key": "subjects/other/photo/x.png"}]}, "photos.0.key", "pattern"),
+        ({"photos": [{**PHOTO, "key": "inbox/../subjects/x"}]}, "photos.0.key", "segments"),
+        ({"photos": [{**PHOTO, "sha256": "A" * 64}]}, "photos.0.sha256", "pattern"),
+        ({"photos": [{**PHOTO, "face": 0}]}, "photos.0.face", "greater than or equal to 1"),
+        ({"scenario": "Consultant!"}, "scenario", "pattern"),
+        ({"custom_prompt": "x" * 1001}, "custom_prompt", "at most 1000 characters"),
+        ({"seed": -1}, "seed", "greater than or equal to 0"),
+        ({"seed": "7"}, "seed", "valid integer"),
+        ({"priority": "urgent"}, "priority", "'interactive' or 'bulk'"),
+        ({"deadline": "2026-01-01T00:00:00"}, "deadline", "timezone"),
+        ({"deadline": "tomorrow"}, "deadline", "datetime"),
+        ({"consent": {"basis": ""}}, "consent.basis", "at least 1 character"),
+        ({"attributes": {"age": 12}}, "attributes.age", "greater than or equal to 18"),
+        ({"schema_version": 2}, "schema_version", "Input should be 1"),
+        ({"scenarios": "consultant"}, "scenarios", "Did you mean scenario"),
+        ({"job_id": "a", "idempotency_key": "b"}, "JobRequest", "not both"),
+    ],
+)
+def test_a_bad_request_is_refused_with_field_finding_and_mend(changes: dict[str, Any], field: str, words: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        request(**changes)
+    assert caught.value.field == field
+    assert words in str(caught.value)
+    assert caught.value.mend
+
+
+@pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b"\xff", b"null"])
+def test_what_is_no_document_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidInput, match="JobRequest"):
+        JobRequest.from_json(body)
+
+
+def test_a_document_survives_the_wire_unchanged() -> None:
+    original = request(deadline="2027-01-01T12:00:00+01:00", overrides={"refine": {"grain": 0.5}})
+    assert JobRequest.from_json(original.to_json()) == original
+    assert original.deadline == datetime(2027, 1, 1, 11, tzinfo=UTC)
+
+
+def test_contracts_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Control(kind="cancel", job_id="a").job_id = "b"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([("a", {"x": "b.out"}), ("b", {})], "no earlier step makes"),
+        ([("a", {}), ("a", {})], "used twice"),
+        ([("a", {"x": "request.photos"})], "'z.image' is made by no step"),
+    ],
+)
+def test_a_recipe_that_cannot_work_is_refused(steps: list[tuple[str, dict[str, str]]], words: str) -> None:
+    document = {
+        "name": "r",
+        "version": 1,
+        "title": "t",
+        "result": "z.image",
+        "verdict": "a.verdict",
+        "steps": [{"name": name, "operation": "refine.x", "inputs": inputs} for name, inputs in steps],
+    }
+    with pytest.raises(InvalidInput, match=words):
+        Recipe.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("likeness", "rating"),
+    [
+        (1.0, "excellent"),
+        (0.8, "excellent"),
+        (0.79, "good"),
+        (0.7, "good"),
+        (0.69, "acceptable"),
+        (0.6, "acceptable"),
+        (0.59, "poor"),
+    ],
+)
+def test_ratings_begin_at_their_stated_bounds(likeness: float, rating: str) -> None:
+    assert rating_of(likeness) == rating

@@ -1,0 +1,183 @@
+"""From a request to a routing slip."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import pytest
+from pydantic import Field
+
+from services.gateway.defaults import GenerationDefaults
+from services.gateway.planner import job_id_of, plan, seed_of
+from shared.contracts.artifacts import ArtifactRef
+from shared.contracts.brief import Brief
+from shared.contracts.errors import InvalidInput
+from shared.contracts.recipe import Recipe
+from shared.contracts.request import JobRequest
+from shared.contracts.scene import Backdrop, Framing
+from shared.contracts.step import StepMessage
+from shared.worker.operation import EngineSpec, Operation, Params
+
+
+class Portable(Params):
+    """Does not care for words."""
+
+    strength: Annotated[float, Field(ge=0, le=1)] = 0.5
+    width: int = 0
+    framing: Framing = Framing()
+
+
+class Gpu(Params):
+    """Does."""
+
+    width: int = 0
+    prompt: str = ""
+    identity_weight: float = 1.0
+    steps: int = 20
+
+
+MAKE = Operation(
+    "generate.make",
+    3,
+    ("photos",),
+    ("image",),
+    seeded=True,
+    engines={"portable": EngineSpec(Portable, "nowhere:make"), "flux": EngineSpec(Gpu, "nowhere:make")},
+)
+JUDGE = Operation("qa.judge", 1, ("image",), ("verdict",), seeded=False, engines=MAKE.engines)
+OPERATIONS: Mapping[str, Operation] = {"generate.make": MAKE, "qa.judge": JUDGE}
+RECIPE = Recipe.from_json(
+    json.dumps(
+        {
+            "name": "r",
+            "version": 4,
+            "title": "t",
+            "result": "make.image",
+            "verdict": "judge.verdict",
+            "steps": [
+                {
+                    "name": "make",
+                    "operation": "generate.make",
+                    "inputs": {"photos": "request.photos"},
+                    "brief": ["prompt", "framing", "identity_weight"],
+                    "params": {"width": 1024},
+                    "engines": {"flux": {"steps": 100, "identity_weight": 0.85}},
+                },
+                {"name": "judge", "operation": "qa.judge", "inputs": {"image": "make.image"}},
+            ],
+        }
+    )
+)
+PHOTOS = (ArtifactRef(key="subjects/dr/photo/a.png", sha256="a" * 64, size=1, media_type="image/png"),)
+
+
+def brief(backdrop: Backdrop, **changes: Any) -> Brief:
+    fields: dict[str, Any] = {
+        "scenario": "s",
+        "scenario_name": "S",
+        "style": "cinematic",
+        "prompt": "a doctor",
+        "negative_prompt": "blur",
+        "focus": "warmth",
+        "framing": Framing(face_width=0.2),
+        "backdrop": backdrop,
+    }
+    return Brief(**{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def backdrop() -> Backdrop:
+    from shared.prompts.catalogue import load_catalogue
+
+    return load_catalogue(None).backdrops["studio"]
+
+
+def request(**changes: Any) -> JobRequest:
+    document = {"subject": "dr", "photos": [{"key": "inbox/a", "sha256": "b" * 64}], "scenario": "s", **changes}
+    return JobRequest.from_json(json.dumps(document))
+
+
+def planned(
+    backdrop: Backdrop, defaults: GenerationDefaults | None = None, words: Brief | None = None, **changes: Any
+) -> StepMessage:
+    return plan(
+        request(**changes),
+        "job-1",
+        PHOTOS,
+        RECIPE,
+        words or brief(backdrop),
+        OPERATIONS,
+        defaults or GenerationDefaults(),
+    )
+
+
+def test_an_engine_gets_the_parameters_it_knows_and_no_others(backdrop: Backdrop) -> None:
+    """A wording that the engine does not read must not change the step key."""
+    assert planned(backdrop).steps[0].params == {
+        "strength": 0.5,
+        "width": 1024,
+        "framing": Framing(face_width=0.2).model_dump(mode="json"),
+    }
+    flux = planned(backdrop, engine="flux").steps[0].params
+    assert flux == {"width": 1024, "prompt": "a doctor", "identity_weight": 0.85, "steps": 100}
+
+
+def test_the_scenario_s_own_identity_weight_goes_before_the_recipe_s(backdrop: Backdrop) -> None:
+    crowd = brief(backdrop, identity_weight=0.7)
+    assert planned(backdrop, words=crowd, engine="flux").steps[0].params["identity_weight"] == 0.7
+
+
+def test_the_request_s_overrides_go_before_the_deployment_s(backdrop: Backdrop) -> None:
+    defaults = GenerationDefaults(overrides={"make": {"strength": 0.1, "width": 512}})
+    params = planned(backdrop, defaults, overrides={"make": {"strength": 0.9}}).steps[0].params
+    assert (params["strength"], params["width"]) == (0.9, 512)
+
+
+def test_only_operations_that_draw_random_numbers_get_a_seed(backdrop: Backdrop) -> None:
+    make, judge = planned(backdrop, seed=7).steps
+    assert make.seed is not None
+    assert judge.seed is None
+
+
+def test_a_request_without_a_seed_gets_the_same_one_each_time_and_others_another() -> None:
+    assert seed_of(request()) == seed_of(request(caller="someone-else", priority="bulk", job_id="x"))
+    assert seed_of(request()) != seed_of(request(scenario="other"))
+    assert seed_of(request(seed=5)) == 5
+
+
+def test_a_job_s_id_follows_from_the_caller_s_key_or_from_the_bytes() -> None:
+    """So that a request which is delivered twice is one job."""
+    assert job_id_of(request(job_id="mine"), b"") == "mine"
+    keyed = request(idempotency_key="k", caller="c")
+    assert job_id_of(keyed, b"one") == job_id_of(request(idempotency_key="k", caller="c", scenario="other"), b"two")
+    assert job_id_of(keyed, b"one") != job_id_of(request(idempotency_key="k", caller="d"), b"one")
+    assert job_id_of(request(), b"one") != job_id_of(request(), b"two")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"overrides": {"mkae": {}}}, "overrides.mkae", "Did you mean make?"),
+        ({"overrides": {"make": {"strenght": 1}}}, "overrides.make.strenght", "Did you mean strength?"),
+        ({"overrides": {"make": {"strength": 2.0}}}, "overrides.make.strength", "less than or equal to 1"),
+        ({"overrides": {"make": {"strength": "much"}}}, "overrides.make.strength", "found 'much'"),
+        ({"engine": "fluks"}, "engine", "Did you mean flux?"),
+    ],
+)
+def test_a_request_that_cannot_be_planned_is_refused(
+    backdrop: Backdrop, changes: dict[str, Any], field: str, words: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        planned(backdrop, **changes)
+    assert caught.value.field == field
+    assert words in str(caught.value)
+
+
+def test_a_deployment_s_bad_default_is_named_as_such(backdrop: Backdrop) -> None:
+    with pytest.raises(InvalidInput, match=r"^generation\.overrides\.make\.strength: "):
+        planned(backdrop, GenerationDefaults(overrides={"make": {"strength": 5}}))
+
+
+def test_a_message_that_would_grow_too_large_is_refused_before_any_work(backdrop: Backdrop) -> None:
+    with pytest.raises(InvalidInput, match="Shorten custom_prompt"):
+        planned(backdrop, engine="flux", overrides={"make": {"prompt": "x" * 12_000}})

@@ -1,0 +1,37 @@
+"""What is not ours is classified where it enters."""
+
+import errno
+
+import pytest
+
+from shared.contracts.errors import DoctorGenError, InvalidInput, Permanent, ResourceExhausted, Transient
+from shared.worker.errors import account_of, classify
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ConnectionResetError("reset"), Transient),
+        (TimeoutError("late"), Transient),
+        (MemoryError(), ResourceExhausted),
+        (OSError(errno.ENOSPC, "full"), ResourceExhausted),
+        (RuntimeError("OpenCV: Insufficient memory"), ResourceExhausted),
+        (ZeroDivisionError("bug"), Permanent),
+        (InvalidInput("photos[1]", "no face", "Send another."), InvalidInput),
+    ],
+)
+def test_each_error_gets_its_class(error: Exception, kind: type[DoctorGenError]) -> None:
+    assert classify(error) is kind
+
+
+def test_an_account_names_field_finding_and_mend_of_bad_input() -> None:
+    account = account_of(InvalidInput("photos[2]", "no face was found", "Send a photo that shows the face."))
+    assert (account.kind, account.field) == ("InvalidInput", "photos[2]")
+    assert account.message == "no face was found"
+    assert account.hint == "Send a photo that shows the face."
+
+
+def test_an_account_stays_small_whatever_the_error_says() -> None:
+    account = account_of(ValueError("x" * 100_000))
+    assert len(account.to_json()) < 4_000
+    assert account.type == "ValueError"
