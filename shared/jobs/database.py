@@ -1,7 +1,9 @@
 """Opens a database for the job store: which URLs are meant, and how each kind is driven."""
 
+import sqlite3
+import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
@@ -14,6 +16,7 @@ MEND: Final = (
 )
 LOCK_WAIT_S: Final = 10
 """How long a call waits for SQLite's other writer; `?timeout=` in the URL goes before it."""
+WAL_PAUSE_S: Final = 0.005
 
 _POSTGRESQL_PATIENCE: Final = {"connect_timeout": 5, "keepalives_idle": 30, "tcp_user_timeout": 15_000}
 """libpq's parameters (seconds, seconds, milliseconds); the URL's own query goes before them."""
@@ -66,10 +69,25 @@ def _sqlite(url: URL) -> Engine:
     return engine
 
 
-def _set_up_sqlite(connection: Any, _record: object) -> None:
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     """Readers beside one writer, no fsync a transaction, and a power cut that loses at most the last of them."""
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+    _turn_to_wal(connection)
+    for pragma in ("synchronous = NORMAL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _turn_to_wal(connection: sqlite3.Connection) -> None:
+    """Two that turn a new file at once would deadlock; SQLite then fails one of them without waiting for its turn."""
+    give_up_at = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                raise
+            time.sleep(WAL_PAUSE_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -3,6 +3,7 @@
 import sqlite3
 from collections import deque
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from sqlalchemy.event import listen
@@ -116,3 +117,16 @@ def test_what_a_call_returned_is_in_the_files(path: Path) -> None:
     assert other.events("job-1") == (event("started", "encode"),)
     other.close()
     store.close()
+
+
+def test_a_new_file_that_another_process_writes_to_is_waited_for(path: Path) -> None:
+    """SQLite does not wait by itself where a file has yet to be turned to write-ahead logging."""
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    done = Timer(0.2, other.rollback)
+    done.start()
+    store = open_job_store(f"sqlite:///{path}")
+    assert store.add(job()) == job()
+    store.close()
+    done.join()
+    other.close()
