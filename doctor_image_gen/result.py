@@ -4,8 +4,6 @@ import base64
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from shared.storage.manifests import read_manifest
-
 from doctor_image_gen.stack import Connections
 from services.gateway.planner import seed_of
 from shared.contracts.artifacts import Manifest
@@ -14,6 +12,7 @@ from shared.contracts.step import StepRecord
 from shared.contracts.verdict import Verdict
 from shared.jobs.port import Job
 from shared.storage.artifacts import fetch
+from shared.storage.manifests import read_manifest
 
 
 class Metadata(TypedDict):

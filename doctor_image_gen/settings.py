@@ -7,10 +7,10 @@ from pathlib import Path
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
-from shared.storage.settings import StorageSettings
 
 from services.gateway.defaults import GenerationDefaults
 from shared.contracts.errors import InvalidInput
+from shared.storage.settings import StorageSettings
 from shared.vision.photos import PhotoLimits
 from shared.worker.settings import WorkerSettings, config_file
 
@@ -25,7 +25,6 @@ class Settings(WorkerSettings):
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("doctorgen"), description="of the embedded stack: artifacts and journal"
     )
-    storage: StorageSettings | None = Field(default=None, description="a folder in data_dir where absent")
     jobs_url: SecretStr | None = Field(
         default=None, description="sqlite:/// in data_dir where absent, or postgresql://"
     )
@@ -40,8 +39,10 @@ class Settings(WorkerSettings):
 
     @cached_property
     def storage_or_folder(self) -> StorageSettings:
-        """Where artifacts lie."""
-        return self.storage or StorageSettings(url=f"file://{(self.data_dir / 'store').absolute()}")
+        """Where artifacts lie: as set, else beside the journal when the pipeline is embedded."""
+        if "storage" in self.model_fields_set or not self.embedded:
+            return self.storage
+        return StorageSettings(url=f"file://{(self.data_dir / 'store').absolute()}", durable=False)
 
     @cached_property
     def jobs_url_or_file(self) -> str:

@@ -8,8 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from shared.storage.open import open_store
-
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import LiveDefaults, Settings
 from doctor_image_gen.stages import OPERATIONS, STAGES
@@ -21,6 +19,7 @@ from shared.broker.topology import topology
 from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore
 from shared.prompts.catalogue import Catalogue, load_catalogue
+from shared.storage.open import open_store
 from shared.storage.port import ArtifactStore
 from shared.worker.dispatch import Origin
 from shared.worker.process import Loop

@@ -1,7 +1,6 @@
 """All six stages, and every operation by name. Imports descriptions only, no engine."""
 
 from services.generate.stage import STAGE as GENERATE
-
 from services.identity.stage import STAGE as IDENTITY
 from services.qa.stage import STAGE as QA
 from services.refine.stage import STAGE as REFINE

@@ -6,7 +6,6 @@ from importlib import import_module
 from uuid import uuid4
 
 from rich.console import Console
-from shared.storage.open import open_store
 
 from doctor_image_gen.recipes import load_recipes
 from doctor_image_gen.settings import Settings
@@ -20,6 +19,7 @@ from shared.contracts.request import SubjectAttributes
 from shared.jobs.open import open_job_store
 from shared.prompts.catalogue import load_catalogue
 from shared.prompts.compiler import compile_brief
+from shared.storage.open import open_store
 from shared.worker.operation import EngineSpec
 
 console = Console()

@@ -4,12 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from shared.contracts.base import Contract, Digest, Identifier, Instant, Name
+from shared.contracts.base import MESSAGE_LIMIT_BYTES, Contract, Digest, Identifier, Instant, Name
 from shared.contracts.step import ErrorAccount, StepMessage
 
 
 class DeadLetter(Contract):
-    """A message that could not be worked off, with everything needed to understand and replay it."""
+    """A message that could not be worked off, with everything needed to understand and replay it.
+
+    The one message that may exceed 16 KB: it holds a whole one and the account of its failure.
+    """
 
     schema_version: Literal[1] = 1
     queue: str
@@ -22,6 +25,6 @@ class DeadLetter(Contract):
     attempts: Annotated[int, Field(ge=0)]
     error: ErrorAccount
     message: StepMessage | None = Field(default=None, description="ready to be published again")
-    body: Annotated[str, StringConstraints(max_length=4096)] | None = Field(
-        default=None, description="the start of a body that is no message of ours"
+    body: Annotated[str, StringConstraints(max_length=MESSAGE_LIMIT_BYTES)] | None = Field(
+        default=None, description="a body that could not be read or taken in; its first 16 KiB"
     )

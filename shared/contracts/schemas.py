@@ -1,4 +1,4 @@
-"""Writes the JSON Schemas of everything that crosses a process's border: `python -m shared.contracts.schemas FOLDER`."""
+"""Writes the JSON Schemas of what crosses a process's border: `python -m shared.contracts.schemas FOLDER`."""
 
 import json
 import sys

@@ -86,7 +86,7 @@ def failed(message: StepMessage, error: Exception, origin: Origin, rng: Random, 
     failures = _first_and_last(message.failures, Failure(at=now(), worker=origin.worker, error=_short(account)))
     tried = message.model_copy(update={"attempts": message.attempts + 1, "failures": failures})
     delay_ms = origin.policy.delay_ms(kind.__name__, tried.attempts, rng)
-    if delay_ms is None:
+    if delay_ms is None or len(tried.to_json()) > MESSAGE_LIMIT_BYTES:
         return _dead(message, tried, account, kind, origin, key)
     retrying = step_event(message, "retrying", origin.worker, error=_short(account), retry_in_s=delay_ms / 1000)
     queue = retry_queue(message.step.stage, delay_ms)
@@ -117,7 +117,7 @@ def _dead(
     )
     ended: EventKind = "refused" if issubclass(kind, InvalidInput) else "dead"
     return Dispatch(
-        Outgoing("", dead_queue(message.step.stage), wire(letter), f"{message.job_id}.{message.step.name}.dead"),
+        Outgoing("", dead_queue(message.step.stage), letter.to_json(), f"{message.job_id}.{message.step.name}.dead"),
         (outgoing_event(step_event(message, ended, origin.worker, error=_short(account))),),
     )
 
@@ -130,9 +130,9 @@ def unreadable(stage: str, delivery: Delivery, error: Exception, worker: str) ->
         worker=worker,
         attempts=1,
         error=account_of(error),
-        body=delivery.body[:4096].decode(errors="replace")[:4096],
+        body=delivery.body[:MESSAGE_LIMIT_BYTES].decode(errors="replace"),
     )
-    return Dispatch(Outgoing("", dead_queue(stage), wire(letter), event_id(stage, delivery.body.hex())))
+    return Dispatch(Outgoing("", dead_queue(stage), letter.to_json(), event_id(stage, delivery.body.hex())))
 
 
 def _first_and_last(failures: tuple[Failure, ...], latest: Failure) -> tuple[Failure, ...]:
@@ -140,4 +140,4 @@ def _first_and_last(failures: tuple[Failure, ...], latest: Failure) -> tuple[Fai
 
 
 def _short(account: ErrorAccount) -> ErrorAccount:
-    return account.model_copy(update={"traceback": account.traceback[-600:]})
+    return account.model_copy(update={"message": account.message[:500], "traceback": account.traceback[-600:]})

@@ -183,7 +183,7 @@ def test_a_malformed_message_is_kept_with_its_reason_and_the_consumer_lives_on(p
     pipeline.broker.publish(Outgoing(STEPS, "refine", body, "bad"))
     letter = pipeline.dead_letter("refine")
     assert letter.error.kind == "InvalidInput"
-    assert letter.body == body[:4096].decode(errors="replace")
+    assert letter.body == body[:MESSAGE_LIMIT_BYTES].decode(errors="replace")
     assert "StepMessage" in letter.error.hint or letter.error.field
     pipeline.publish(first_message(pipeline.store))
     assert pipeline.until_ended().kind == "done"
