@@ -28,7 +28,7 @@ class Check(Contract):
 
     name: str
     passed: bool
-    value: float | None = Field(description="None where it could not be measured")
+    value: float | None = Field(default=None, description="None where it could not be measured")
     bound: str = Field(description="in words, e.g. '15 to 25 % of the width'")
     reason: str
 
@@ -46,8 +46,8 @@ class VerdictSummary(Contract):
     """The verdict in one line, small enough for an event."""
 
     passed: bool
-    identity_score: Fraction | None
-    identity_rating: Rating | None
+    identity_score: Fraction | None = None
+    identity_rating: Rating | None = None
     reasons: tuple[str, ...]
 
 
@@ -56,7 +56,7 @@ class Verdict(Contract):
 
     schema_version: Literal[1] = 1
     passed: bool
-    likeness: Likeness | None = Field(description="None where no face was found")
+    likeness: Likeness | None = Field(default=None, description="None where no face was found")
     checks: tuple[Check, ...]
     reasons: tuple[str, ...] = Field(description="of the failed checks; empty when passed")
 

@@ -21,6 +21,11 @@ def encode(*told: Event) -> StepState:
     return after(*told).steps[0]
 
 
+def test_every_event_of_a_job_survives_the_bus() -> None:
+    """The result of a picture in which no face was found included: its score is absent."""
+    assert [Event.from_json(told.to_json()) for told in history()] == list(history())
+
+
 def test_a_job_that_goes_well_is_done_with_its_result() -> None:
     done = after(*history())
     assert (done.state, done.error, done.result) == ("done", None, RESULT)
