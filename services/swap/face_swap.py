@@ -100,4 +100,5 @@ def opacity(mesh: Points, seen: Flags, kept: Flags, params: FaceParams) -> Mask:
     height, across = seen.shape
     outline = polygon_mask((height, across), mesh[list(SWAPPED)])
     soft = feather(outline, params.inset * width, params.feather * width)
-    return np.minimum(soft, feather(shown & (1 - kept), 0.0, _NARROW * width))
+    shown[kept > 0] = 0
+    return np.minimum(soft, feather(shown, 0.0, _NARROW * width))

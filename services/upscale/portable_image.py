@@ -31,11 +31,13 @@ class PortableImage:
 def enlarge(image: Image, params: ImageParams) -> Image:
     """The picture at exactly the size asked for: cropped to its shape, magnified, brought to size, sharpened.
 
+    Magnification beyond the final size would only blur, and does not happen.
+
     No value leaves the range that the picture itself shows around that place, so edges have no halos.
     """
     part = crop_to_aspect(image, params.width, params.height)
-    sized = resize(magnify(part, params.scale), params.width, params.height)
-    growth = params.height / part.shape[0]
+    growth = min(params.width / part.shape[1], params.height / part.shape[0])
+    sized = resize(magnify(part, min(params.scale, growth)), params.width, params.height)
     shown, enlarged = (part, sized) if growth > 1 else (sized, sized.copy())
     if params.sharpen > 0:
         unsharp(enlarged, params.sharpen, _SHARPENED_SHARE * max(growth, 1.0))

@@ -5,9 +5,6 @@ import numpy as np
 
 from shared.vision.codec import Image
 
-LARGEST_SIDE_PX = 8192
-"""No picture in between grows beyond this, so that memory stays bounded."""
-
 
 def crop_to_aspect(image: Image, width: int, height: int) -> Image:
     """The largest part, about the middle, that has the shape of width x height, to the nearest pixel. A view."""
@@ -19,10 +16,9 @@ def crop_to_aspect(image: Image, width: int, height: int) -> Image:
 
 
 def magnify(image: Image, scale: float) -> Image:
-    """Lanczos magnification, or as much of it as keeps both sides within `LARGEST_SIDE_PX`."""
+    """The picture enlarged in proportion by Lanczos resampling; a scale of 1 or less leaves it as it is."""
     height, width = image.shape[:2]
-    within = max(min(scale, LARGEST_SIDE_PX / max(height, width)), 1.0)
-    return resize(image, round(width * within), round(height * within))
+    return resize(image, round(width * scale), round(height * scale)) if scale > 1 else image
 
 
 def resize(image: Image, width: int, height: int) -> Image:

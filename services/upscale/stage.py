@@ -14,7 +14,9 @@ class ImageParams(Params):
     """How large the picture becomes, and how."""
 
     method: Literal["lanczos"] = "lanczos"
-    scale: Annotated[float, Field(ge=1.0, le=8.0, description="magnification before the exact size is set")] = 4.0
+    scale: float = Field(
+        default=4.0, ge=1.0, le=8.0, description="magnification, at most to the final size, which is then set exactly"
+    )
     width: Pixels = Field(default=4096, description="width of the result in pixels")
     height: Pixels = Field(
         default=4096, description="height of the result in pixels; another aspect is cropped evenly from both sides"
