@@ -1,32 +1,22 @@
-"""Real faces that ship inside installed packages, a drawn hand, and how alike two pictures are."""
+"""The astronaut at any size, a drawn hand, and how alike two pictures are."""
 
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import cv2
 import numpy as np
-import skimage.data
 
-from shared.vision.codec import Image, decode
+from shared.vision.codec import Image
+from tests import photos
 
 SKIN, SHADE, NAIL, WALL = (224, 172, 140), (190, 135, 105), (240, 205, 190), (150, 165, 180)
 
 
 def astronaut(side_px: int = 512) -> Image:
-    """Eileen Collins, NASA, public domain; one smiling face 93 px wide at 512."""
-    photo = np.array(skimage.data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
-    if side_px != photo.shape[0]:
-        photo = np.asarray(cv2.resize(photo, (side_px, side_px), interpolation=cv2.INTER_CUBIC), np.uint8)
-    return photo
-
-
-def admiral() -> Image:
-    """Grace Hopper, US Navy, public domain; another woman, older, with glasses, her mouth shut; 512 x 600."""
-    spec = find_spec("matplotlib")
-    assert spec is not None
-    assert spec.origin is not None
-    return decode((Path(spec.origin).parent / "mpl-data/sample_data/grace_hopper.jpg").read_bytes())
+    """The astronaut's photo at any size; her face is 93 pixels wide at 512."""
+    photo = photos.astronaut()
+    if side_px == photo.shape[0]:
+        return photo
+    return np.asarray(cv2.resize(photo, (side_px, side_px), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def rolled(image: Image, degrees: float, centre: tuple[float, float]) -> Image:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.vision.blend import (
@@ -58,6 +58,7 @@ def test_a_mask_cut_by_the_picture_stays_opaque_at_its_border() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None)
 def test_lab_and_back_is_off_by_one_grey_level_at_most(seed: int) -> None:
     image = pixels(seed)
     back = from_lab(to_lab(image)).astype(int)
@@ -92,6 +93,7 @@ def test_a_picture_matched_to_itself_keeps_its_colours() -> None:
 
 
 @given(st.floats(0.0, 1.0))
+@settings(max_examples=50, deadline=None)
 def test_the_median_colour_moves_all_the_way_in_proportion_to_the_strength(strength: float) -> None:
     generator = np.random.Generator(np.random.PCG64(3))
     source = (flat(60, 18, 22) + generator.normal(0, 2, (40, 40, 3))).astype(np.float32)
@@ -124,6 +126,7 @@ def test_a_membrane_over_a_constant_rim_is_that_constant() -> None:
 
 
 @given(st.integers(0, 1000))
+@settings(max_examples=50, deadline=None)
 def test_a_membrane_stays_between_the_lowest_and_the_highest_of_its_rim(seed: int) -> None:
     generator = np.random.Generator(np.random.PCG64(seed))
     values = generator.uniform(-5, 5, (33, 47, 3)).astype(np.float32)

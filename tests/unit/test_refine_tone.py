@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.refine.tone import clarify, filmic
@@ -12,6 +12,7 @@ RAMP: Plane = np.linspace(0, 100, 2001, dtype=np.float32)[None]
 
 
 @given(st.floats(0.0, 1.0))
+@settings(max_examples=50, deadline=None)
 def test_lighter_stays_lighter_and_black_stays_black(strength: float) -> None:
     bent = filmic(RAMP, strength)
     assert (np.diff(bent) > 0).all()
@@ -19,6 +20,7 @@ def test_lighter_stays_lighter_and_black_stays_black(strength: float) -> None:
 
 
 @given(st.floats(0.0, 1.0))
+@settings(max_examples=50, deadline=None)
 def test_highlights_are_held_back(strength: float) -> None:
     bent = filmic(RAMP, strength)
     high = RAMP >= 98

@@ -15,7 +15,8 @@ from shared.vision.codec import Image, decode, encode_png
 from shared.vision.embedding import FaceEncoder, distance
 from shared.vision.faces import Face, FaceFinder
 from shared.worker.operation import Outcome, Work
-from tests.unit.swap_pictures import admiral, astronaut, difference, psnr, rolled
+from tests.photos import hopper
+from tests.unit.swap_pictures import astronaut, difference, psnr, rolled
 
 NOSE = (226.0, 125.0)
 """Of the astronaut at 512."""
@@ -104,11 +105,11 @@ def test_a_face_is_put_onto_a_rolled_head(finder: FaceFinder, degrees: float) ->
     assert psnr(of_face(face, result), of_face(face, image)) > 27
 
 
-@pytest.mark.parametrize("swap_admirals", [False, True])
+@pytest.mark.parametrize("astronaut_takes", [False, True])
 def test_another_persons_face_becomes_clearly_the_subjects(
-    finder: FaceFinder, encoder: FaceEncoder, swap_admirals: bool
+    finder: FaceFinder, encoder: FaceEncoder, astronaut_takes: bool
 ) -> None:
-    photo, image = (admiral(), astronaut(1024)) if swap_admirals else (astronaut(), admiral())
+    photo, image = (hopper(), astronaut(1024)) if astronaut_takes else (astronaut(), hopper())
     subject = encoder.encode(photo, largest(finder, photo))
     before = distance(subject, encoder.encode(image, largest(finder, image)))
     result = swapped(finder, image, photo)
@@ -118,7 +119,7 @@ def test_another_persons_face_becomes_clearly_the_subjects(
 
 
 def test_nothing_outside_the_face_changes(finder: FaceFinder) -> None:
-    image = admiral()
+    image = hopper()
     result = swapped(finder, image, astronaut())
     oval = polygon_mask((600, 512), largest(finder, image).mesh[list(FACE_OVAL)]) > 0
     assert np.array_equal(result[~oval], image[~oval])
@@ -126,7 +127,7 @@ def test_nothing_outside_the_face_changes(finder: FaceFinder) -> None:
 
 
 def test_the_change_fades_in_from_the_faces_outline(finder: FaceFinder) -> None:
-    image = admiral()
+    image = hopper()
     face = largest(finder, image)
     result = swapped(finder, image, astronaut())
     change = np.abs(result.astype(np.float64) - image).mean(axis=2)
@@ -146,14 +147,14 @@ def test_skin_takes_the_light_and_colour_of_the_picture(finder: FaceFinder) -> N
 
 
 def test_less_strength_changes_less(finder: FaceFinder) -> None:
-    image = admiral()
+    image = hopper()
     changes = [difference(swapped(finder, image, astronaut(), strength=s), image) for s in (0.0, 0.5, 1.0)]
     assert changes[0] == 0
     assert changes[0] < changes[1] < changes[2]
 
 
 def test_a_smile_keeps_its_teeth_when_the_subjects_mouth_is_shut(finder: FaceFinder) -> None:
-    image, photo = astronaut(1024), admiral()
+    image, photo = astronaut(1024), hopper()
     face = largest(finder, image)
     assert mouths_differ(largest(finder, photo).mesh, face.mesh)
     assert not mouths_differ(face.mesh, face.mesh)
@@ -173,18 +174,18 @@ def test_a_face_cut_by_the_pictures_border_is_swapped_without_failing(finder: Fa
 def test_the_engine_swaps_the_face_the_identity_names_every_time_alike(
     engine: PortableFace, finder: FaceFinder
 ) -> None:
-    photo, image = astronaut(), encode_png(admiral())
-    photos = (encode_png(admiral()), encode_png(photo))
+    photo, image = astronaut(), encode_png(hopper())
+    photos = (encode_png(hopper()), encode_png(photo))
     identity = record(largest(finder, photo), photo=1)
     first, second = run(engine, image, photos, identity), run(engine, image, photos, identity)
-    assert np.array_equal(decode(first.outputs["image"].data), swapped(finder, admiral(), photo))
+    assert np.array_equal(decode(first.outputs["image"].data), swapped(finder, hopper(), photo))
     assert first.outputs["image"].data == second.outputs["image"].data
     assert first.facts["photo"] == 1
 
 
 def test_among_several_faces_the_one_in_the_identitys_box_is_taken(engine: PortableFace, finder: FaceFinder) -> None:
     photo = np.zeros((600, 1024, 3), np.uint8)
-    photo[:, :512] = admiral()
+    photo[:, :512] = hopper()
     photo[:512, 512:] = astronaut()
     faces = finder.find(photo)
     smaller = min(faces, key=lambda face: face.box[2])

@@ -12,7 +12,8 @@ from shared.vision.codec import Image, encode_png
 from shared.vision.embedding import FaceEncoder, distance
 from shared.vision.faces import Face, FaceFinder
 from shared.worker.operation import Work
-from tests.unit.swap_pictures import admiral, astronaut, difference, psnr
+from tests.photos import hopper
+from tests.unit.swap_pictures import astronaut, difference, psnr
 
 SIDE = 1024
 
@@ -102,7 +103,7 @@ def test_the_person_stays_the_person(finder: FaceFinder, face: Face) -> None:
 
 def test_the_engine_restores_the_largest_faces_and_repeats_itself(engine: PortableFaceDetail) -> None:
     pair = np.zeros((600, 1024, 3), np.uint8)
-    pair[:, :512] = admiral()
+    pair[:, :512] = hopper()
     pair[:512, 512:] = astronaut()
     data = encode_png(pair)
     both = engine.run(Work(FaceDetailParams(), {"image": (data,)}, seed=0))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.upscale.resample import crop_to_aspect, hold_within, magnify, resize
@@ -10,6 +10,7 @@ from tests.unit.swap_pictures import astronaut, psnr
 
 
 @given(*(st.integers(1, 400) for _ in range(2)), *(st.integers(512, 8192) for _ in range(2)))
+@settings(max_examples=50, deadline=None)
 def test_the_crop_has_the_shape_asked_for_to_the_pixel_and_keeps_one_side_whole(
     have_width: int, have_height: int, width: int, height: int
 ) -> None:
