@@ -68,7 +68,7 @@ def _picks(faces: tuple[int | None, ...], photos: int) -> tuple[int | None, ...]
     if faces and len(faces) != photos:
         raise InvalidInput(
             "faces",
-            f"{len(faces)} entries for {photos} photos",
+            f"{len(faces)} entries for {photos} photo{'' if photos == 1 else 's'}",
             "Give one entry a photo (null where the photo shows one person only), or none at all.",
         )
     return faces or (None,) * photos

@@ -40,7 +40,8 @@ def _likeness(main: FaceObserved | None, params: ScoreParams) -> Check:
 
 def _identities(seen: Observation) -> Check:
     count = sum(face.likeness >= SAME_PERSON for face in seen.faces)
-    reason = f"{_faces_in_words(count)} of the picture {'carries' if count == 1 else 'carry'} the subject's identity."
+    verb = "carry" if count > 1 else "carries"
+    reason = f"{_faces_in_words(count)} of the picture {verb} the subject's identity."
     return Check(name="identities", passed=count == 1, value=float(count), bound="exactly 1", reason=reason)
 
 

@@ -48,8 +48,8 @@ def observe(image: Image, subject: IdentityRecord, finder: FaceFinder, encoder: 
     """Measure a picture (uint8 RGB).
 
     All measures are taken on a copy of at most 1024 pixels, reduced by area averaging. That is the stricter way: a lone
-    bright or dark pixel is averaged away and cannot meet the bounds of exposure, and sharpness does not depend on how far
-    the picture was enlarged.
+    bright or dark pixel is averaged away and cannot meet the bounds of exposure, and sharpness does not depend on how
+    far the picture was enlarged.
     """
     height, width = image.shape[:2]
     reduced, _ = shrunk(image, _ANALYSED_PX)
