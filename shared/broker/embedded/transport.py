@@ -29,9 +29,9 @@ class IsolatedChannel(memory.Channel):
     """The one channel of a namespace. Not thread-safe: its namespace guards it."""
 
     def __init__(self, connection: "IsolatedTransport", **options: Any) -> None:
+        self.exchange_types = {**memory.Channel.exchange_types, "topic": AmqpTopicExchange}
         super().__init__(connection, **options)
         self.queues: dict[str, Any] = {}  # kombu's is shared by the whole process
-        self.exchange_types["topic"] = AmqpTopicExchange(self)
         self.ttl_s: dict[str, float] = {}
 
     def stands(self, queue: str) -> bool:

@@ -65,6 +65,7 @@ class RabbitBroker:
         self._closed = False
 
     def declare(self, topology: Topology) -> None:
+        self._check_open()
         self._control.call(partial(declare, topology, self._delivery_limit), "declare the topology")
 
     def send(self, message: Outgoing) -> Future[None]:
@@ -85,6 +86,7 @@ class RabbitBroker:
         return subscription
 
     def depth(self, queue: str) -> int:
+        self._check_open()
         waiting: int = self._control.call(partial(count, queue), f"count the messages of {queue}")
         return waiting
 
@@ -108,11 +110,14 @@ class RabbitBroker:
 
     def _consume(self, source: Source) -> RabbitSubscription:
         with self._lock:
-            if self._closed:
-                raise Transient("The broker is closed.")
+            self._check_open()
             subscription = RabbitSubscription(self._io, self._consuming, source)
             self._subscriptions.add(subscription)
             return subscription
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Transient("The broker is closed.")
 
     def _on_crash(self, reason: str) -> None:
         self._publishing.abort(reason)

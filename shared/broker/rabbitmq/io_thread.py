@@ -21,13 +21,13 @@ class IoThread:
         """
         self.loop = IOLoop()
         self._on_crash = on_crash
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: deque[Callable[[], object]] = deque()
         self._woken = False
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="rabbitmq-io", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Callable[[], None]) -> None:
+    def submit(self, job: Callable[[], object]) -> None:
         """Have a job run in the thread, after those submitted before it. From any thread."""
         self._jobs.append(job)
         # Waking the loop costs a system call, so a burst of jobs wakes it once. The flag is cleared before the

@@ -16,7 +16,7 @@ from shared.broker.rabbitmq.trouble import describe
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.2
-LONGEST_PAUSE_S = 10.0
+LONGEST_PAUSE_S = 5.0
 
 
 class LinkUser(Protocol):
