@@ -9,7 +9,7 @@ from shared.contracts.errors import Permanent
 
 
 @cache
-def _package_folder(package: str) -> Path:
+def package_folder(package: str) -> Path:
     """The folder of an installed package, found without importing it.
 
     Raises:
@@ -23,12 +23,12 @@ def _package_folder(package: str) -> Path:
 
 def mediapipe_weights(name: str) -> Path:
     """A `.tflite` file of MediaPipe, by its path below `mediapipe/modules`."""
-    return _package_folder("mediapipe") / "modules" / name
+    return package_folder("mediapipe") / "modules" / name
 
 
 def dlib_weights(name: str) -> Path:
     """A `.dat` file of face_recognition_models, by its name."""
-    return _package_folder("face_recognition_models") / "models" / name
+    return package_folder("face_recognition_models") / "models" / name
 
 
 @cache

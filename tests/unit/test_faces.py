@@ -1,5 +1,7 @@
 """Finding faces in real photos."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -101,6 +103,19 @@ def test_what_was_seen_before_changes_nothing() -> None:
     fresh = FaceFinder()
     assert same(fresh.find(astronaut()), first)
     assert same(fresh.find(astronaut()), first)
+
+
+def test_instances_work_side_by_side() -> None:
+    """Two finders in two threads, each with its own pictures, see what one alone sees."""
+    alone = [finder().find(image) for image in (astronaut(), hopper())]
+    finders = (FaceFinder(), FaceFinder())
+
+    def work(index: int) -> list[tuple[Face, ...]]:
+        return [finders[index].find((astronaut(), hopper())[index]) for _ in range(5)]
+
+    with ThreadPoolExecutor(2) as threads:
+        for index, results in enumerate(threads.map(work, (0, 1))):
+            assert all(same(found, alone[index]) for found in results)
 
 
 def test_weights_are_named_by_their_digests() -> None:
