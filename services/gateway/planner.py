@@ -20,8 +20,8 @@ from shared.worker.operation import EngineSpec, Operation
 ROOM_FOR_GROWTH_BYTES = 6 * 1024
 """What a message may gain on its way: references, the trail, two failures with the ends of their tracebacks."""
 
-NOT_CONTENT = {"job_id", "batch_id", "idempotency_key", "caller", "consent", "priority", "deadline"}
-"""Fields of a request that do not change its picture."""
+NOT_CONTENT = {"job_id", "batch_id", "idempotency_key", "caller", "subject", "consent", "photos", "priority", "deadline"}
+"""Fields of a request that do not change its picture, and the photos, of which only the bytes do."""
 
 
 def job_id_of(request: JobRequest, body: bytes) -> str:
@@ -40,7 +40,8 @@ def seed_of(request: JobRequest) -> int:
     """The caller's seed, or one derived from the request's content: the same request, the same picture."""
     if request.seed is not None:
         return request.seed
-    content = request.model_dump(mode="json", exclude=NOT_CONTENT)
+    photos = [(photo.sha256, photo.face) for photo in request.photos]
+    content = {**request.model_dump(mode="json", exclude=NOT_CONTENT), "photos": photos}
     return _number(json.dumps(content, sort_keys=True))
 
 

@@ -141,7 +141,9 @@ def test_only_operations_that_draw_random_numbers_get_a_seed(backdrop: Backdrop)
 
 def test_a_request_without_a_seed_gets_the_same_one_each_time_and_others_another() -> None:
     assert seed_of(request()) == seed_of(request(caller="someone-else", priority="bulk", job_id="x"))
+    assert seed_of(request()) == seed_of(request(subject="x", photos=[{"key": "inbox/other-name", "sha256": "b" * 64}]))
     assert seed_of(request()) != seed_of(request(scenario="other"))
+    assert seed_of(request()) != seed_of(request(photos=[{"key": "inbox/a", "sha256": "c" * 64}]))
     assert seed_of(request(seed=5)) == 5
 
 
