@@ -20,7 +20,17 @@ from shared.worker.operation import EngineSpec, Operation
 ROOM_FOR_GROWTH_BYTES = 6 * 1024
 """What a message may gain on its way: references, the trail, two failures with the ends of their tracebacks."""
 
-NOT_CONTENT = {"job_id", "batch_id", "idempotency_key", "caller", "subject", "consent", "photos", "priority", "deadline"}
+NOT_CONTENT = {
+    "job_id",
+    "batch_id",
+    "idempotency_key",
+    "caller",
+    "subject",
+    "consent",
+    "photos",
+    "priority",
+    "deadline",
+}
 """Fields of a request that do not change its picture, and the photos, of which only the bytes do."""
 
 
