@@ -37,6 +37,10 @@ MENDS = {
     "RequestTimeTooSkewed": "Set this machine's clock.",
     "SignatureDoesNotMatch": KEYS,
 }
+TLS_MENDS = {
+    "CERTIFICATE_VERIFY_FAILED": "Let SSL_CERT_FILE name the authority that signed the server's certificate.",
+    "WRONG_VERSION_NUMBER": "The server does not speak TLS: add secure=false to storage.url, or use its TLS port.",
+}
 
 
 @contextlib.contextmanager
@@ -72,6 +76,7 @@ def refusal(error: S3Error, where: str, doing: str) -> DoctorGenError:
 def _unreachable(error: HTTPError | OSError, where: str, doing: str) -> DoctorGenError:
     cause = error.reason if isinstance(error, MaxRetryError) and error.reason is not None else error
     said = f"{where} could not {doing}: {cause}"
-    if isinstance(cause, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(cause):
-        return Permanent(f"{said}. Let SSL_CERT_FILE name the authority that signed the server's certificate.")
+    for sign, mend in TLS_MENDS.items():
+        if isinstance(cause, SSLError) and sign in str(cause):
+            return Permanent(f"{said}. {mend}")
     return Transient(said)

@@ -15,6 +15,7 @@ from uuid import uuid4
 from tests.servers.ports import free_ports
 
 START_LIMIT_S = 60
+STOP_LIMIT_S = 10
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 
 # A monitor gathers changes of its maps for a second before it commits them, and radosgw waits for a dozen of them at
@@ -141,13 +142,17 @@ class CephS3:
             time.sleep(0.02)
 
     def stop_gateway(self) -> None:
-        """Kill radosgw; its port refuses connections from now on."""
-        self._end("radosgw")
+        """Stop radosgw; its port refuses connections from now on.
+
+        It is asked to stop, not killed: the OSD would wait half a minute for a killed one's answer to each change of
+        a user or a bucket.
+        """
+        self._end("radosgw", signal.SIGTERM)
 
     def stop(self) -> None:
         """End all processes. What they wrote stays in the folder."""
         for name in reversed(list(self._processes)):
-            self._end(name)
+            self._end(name, signal.SIGKILL)
         self._log.close()
 
     def _start_monitor(self) -> None:
@@ -188,10 +193,14 @@ class CephS3:
             start_new_session=True,
         )
 
-    def _end(self, name: str) -> None:
+    def _end(self, name: str, how: signal.Signals) -> None:
         process = self._processes.pop(name)
-        process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        process.send_signal(how)
+        try:
+            process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_LIMIT_S)
 
     def _answers(self) -> bool:
         try:
