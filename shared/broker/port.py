@@ -99,20 +99,28 @@ class Broker(Protocol):
     def send(self, message: Outgoing) -> Future[None]:
         """Publish; the future ends when the broker has taken responsibility.
 
-        It fails with Transient on a nack, a return (`mandatory` and no queue), a lost connection or the time limit.
+        It fails with Transient on a nack, a return (`mandatory` and no queue), a missing exchange, a connection lost
+        before the confirmation, or the time limit. A message that failed may have arrived all the same. Callbacks of
+        the future may run in the broker's own thread: they must not wait for the broker.
         """
 
     def publish(self, message: Outgoing) -> None:
         """Publish and wait for the confirmation. Raises Transient as `send`'s future does."""
 
     def subscribe(self, queue: str) -> Subscription:
-        """Consume a declared queue."""
+        """Consume a declared queue, or one that will be declared later.
+
+        Goes on until it is closed: a subscription that is only forgotten still holds a message.
+        """
 
     def listen(self, exchange: str, patterns: tuple[str, ...]) -> Subscription:
         """Consume a private, temporary queue bound with these routing patterns; it is gone when closed.
 
         Messages published before `listen` returned are not seen. Not for work: it may lose messages on reconnection.
         Deliveries need no settling (ack is a no-op).
+
+        Raises:
+            Transient: the broker cannot be reached, or there is no such exchange.
         """
 
     def depth(self, queue: str) -> int:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -123,6 +123,21 @@ def test_an_unreachable_broker_is_an_error_within_the_time_limit() -> None:
     broker.close()
 
 
+def test_closing_ends_every_wait() -> None:
+    """Threads that ask, listen or receive when the broker is closed come back at once."""
+    (port,) = free_ports(1)
+    broker = RabbitBroker(f"amqp://guest:guest@127.0.0.1:{port}/")
+    with ThreadPoolExecutor(3) as pool:
+        asking = pool.submit(broker.depth, "jobs")
+        listening = pool.submit(broker.listen, "news", ("#",))
+        receiving = pool.submit(broker.subscribe("jobs").receive)
+        assert not wait([asking, listening, receiving], 0.3).done
+        broker.close()
+        assert isinstance(asking.exception(SOON_S), Transient)
+        assert isinstance(listening.exception(SOON_S), Transient)
+        assert receiving.result(SOON_S) is None
+
+
 def test_a_black_holed_connection_attempt_is_given_up_and_tried_again(
     rabbitmq_node: RabbitNode, rabbitmq_vhost: str, proxy: FaultyProxy
 ) -> None:
@@ -146,6 +161,21 @@ def wait_until_declared(broker: RabbitBroker) -> None:
             return broker.declare(PLANT)
         except Transient:
             assert time.monotonic() < until
+
+
+def test_closing_does_not_wait_for_a_silent_server(
+    rabbitmq_node: RabbitNode, rabbitmq_vhost: str, proxy: FaultyProxy
+) -> None:
+    """A worker can stop while the network is gone; what it could not publish is told, not forgotten."""
+    url = rabbitmq_node.url_of(rabbitmq_vhost, port=proxy.port)
+    broker = RabbitBroker(url, close_timeout_s=0.3)
+    broker.declare(PLANT)
+    proxy.black_hole()
+    lost = broker.send(job("lost"))
+    before = time.monotonic()
+    broker.close()
+    assert time.monotonic() - before < 2.0
+    assert "the broker was closed first" in str(lost.exception(0))
 
 
 def test_a_slow_network_only_slows_things_down(broker: RabbitBroker, proxy: FaultyProxy) -> None:

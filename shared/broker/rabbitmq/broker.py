@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from concurrent.futures import Future
 from functools import partial
 from weakref import WeakSet
@@ -18,7 +19,7 @@ from shared.broker.rabbitmq.publisher import Publisher
 from shared.broker.rabbitmq.subscription import PrivateQueue, RabbitSubscription, Source, WorkQueue
 from shared.contracts.errors import InvalidInput, Transient
 
-CLOSE_LIMIT_S = 5.0
+ABORT_LIMIT_S = 5.0
 
 
 class RabbitBroker:
@@ -36,6 +37,7 @@ class RabbitBroker:
         call_timeout_s: float = 30.0,
         connect_timeout_s: float = 10.0,
         heartbeat_s: int = 30,
+        close_timeout_s: float = 5.0,
         delivery_limit: int = 20,
     ) -> None:
         """Prepare; nothing is sent yet.
@@ -46,6 +48,7 @@ class RabbitBroker:
             call_timeout_s: how long `declare`, `depth` and `listen` may take.
             connect_timeout_s: how long one attempt to connect may take; there is always another.
             heartbeat_s: a silent connection is given up after this and five seconds more.
+            close_timeout_s: how long `close` waits for confirmations, and again for the server's goodbye.
             delivery_limit: how often RabbitMQ delivers a message before it goes to the dead letters.
 
         Raises:
@@ -53,6 +56,7 @@ class RabbitBroker:
         """
         _quieten_pika()
         parameters = _parameters(url, connect_timeout_s, heartbeat_s)
+        self._close_timeout_s = close_timeout_s
         self._call_timeout_s = call_timeout_s
         self._delivery_limit = delivery_limit
         self._io = IoThread(self._on_crash)
@@ -96,17 +100,20 @@ class RabbitBroker:
                 return
             self._closed = True
             subscriptions = list(self._subscriptions)
-        self._publisher.settle(CLOSE_LIMIT_S)
+        self._publisher.settle(self._close_timeout_s)
         for subscription in subscriptions:
             subscription.close()
-        for link in (self._consuming, self._publishing):
+        links = (self._consuming, self._publishing)
+        for link in links:
             self._io.submit(link.close)
-        for link in (self._consuming, self._publishing):
-            if not link.wait_closed(CLOSE_LIMIT_S):
+        until = time.monotonic() + self._close_timeout_s
+        for link in links:
+            if not link.wait_closed(max(0.0, until - time.monotonic())):
                 self._io.submit(partial(link.abort, "the server did not answer our goodbye"))
-                link.wait_closed(CLOSE_LIMIT_S)
+                link.wait_closed(ABORT_LIMIT_S)
         self._io.stop()
         self._publisher.fail_rest()
+        self._control.fail_rest()
 
     def _consume(self, source: Source) -> RabbitSubscription:
         with self._lock:

@@ -60,6 +60,12 @@ class Control:
     def link_down(self, _reason: str) -> None:
         """Let the calls wait for the next connection."""
 
+    def fail_rest(self) -> None:
+        """Tell all who still wait. Only once the I/O thread has ended."""
+        for call in self._open:
+            if not call.future.done():
+                call.future.set_exception(Transient(f"The broker was closed when asked to {call.doing}."))
+
     def _begin(self, call: _Call[Any]) -> None:
         self._open.append(call)
         self._link.open()

@@ -47,10 +47,6 @@ class IoThread:
         self._thread.join()
         self.loop.close()
 
-    def runs_here(self) -> bool:
-        """Tell whether the caller is in this thread, where nothing may wait."""
-        return threading.current_thread() is self._thread
-
     def _work(self) -> None:
         self._woken = False
         while self._jobs:

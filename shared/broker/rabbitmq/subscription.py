@@ -110,7 +110,7 @@ class RabbitSubscription:
         self._changed = threading.Condition()
         self._arrived: deque[RabbitDelivery] = deque(maxlen=LISTENER_BUFFER if source.auto_ack else None)
         self._closed = False
-        self._ready = threading.Event()
+        self._ready = False
         self._channel: Channel | None = None
         self._consumer_tag: str | None = None
         self._unsettled = 0
@@ -123,8 +123,10 @@ class RabbitSubscription:
             return None if self._closed or not self._arrived else self._arrived.popleft()
 
     def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until the server has this consumer for the first time; False when the time is up first."""
-        return self._ready.wait(timeout_s)
+        """Wait until the server has this consumer for the first time; False when it is closed or the time is up."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._closed, timeout_s)
+            return self._ready
 
     def close(self) -> None:
         with self._changed:
@@ -171,7 +173,9 @@ class RabbitSubscription:
 
     def _on_consuming(self, _frame: Method) -> None:
         self._failures = 0
-        self._ready.set()
+        with self._changed:
+            self._ready = True
+            self._changed.notify_all()
 
     def _on_message(self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         if not self._source.auto_ack:
