@@ -3,7 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import pytest
 
@@ -131,7 +132,8 @@ def test_closing_ends_every_wait() -> None:
         asking = pool.submit(broker.depth, "jobs")
         listening = pool.submit(broker.listen, "news", ("#",))
         receiving = pool.submit(broker.subscribe("jobs").receive)
-        assert not wait([asking, listening, receiving], 0.3).done
+        everyone: list[Future[Any]] = [asking, listening, receiving]
+        assert not wait(everyone, 0.3).done
         broker.close()
         assert isinstance(asking.exception(SOON_S), Transient)
         assert isinstance(listening.exception(SOON_S), Transient)
