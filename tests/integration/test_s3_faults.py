@@ -21,13 +21,13 @@ QUICKLY_S = 5.0
 KEYS = {"access_key": SecretStr("an-access-key"), "secret_key": SecretStr("a-very-secret-key")}
 
 
-def store_at(endpoint: str, *, retries: int = 2, read_timeout_s: float = 0.2) -> ArtifactStore:
+def store_at(endpoint: str, *, retries: int = 2, read_timeout_s: float = 10.0) -> ArtifactStore:
     return open_store(
         StorageSettings(
             url=f"s3://bucket?endpoint={endpoint}&secure=false",
             create_bucket=False,
             retries=retries,
-            connect_timeout_s=0.5,
+            connect_timeout_s=5.0,
             read_timeout_s=read_timeout_s,
             **KEYS,
         )
@@ -96,7 +96,7 @@ def test_a_silent_network_is_transient_by_time_out_and_the_same_store_works_agai
 
 def test_a_server_that_never_answers_is_transient_by_time_out() -> None:
     with ScriptedServer(lambda _: NEVER) as server:
-        for attempt in every_method(store_at(server.endpoint)):
+        for attempt in every_method(store_at(server.endpoint, read_timeout_s=0.2)):
             with pytest.raises(Transient, match="timed out"):
                 attempt()
 
@@ -118,7 +118,7 @@ def test_a_download_without_a_length_is_never_data() -> None:
 def test_a_download_that_stalls_half_way_is_transient() -> None:
     half = answer(200, b"x" * 100, length=1000, content_type=BINARY)
     with ScriptedServer(lambda _: half, hold_open=True) as server, pytest.raises(Transient, match="timed out"):
-        store_at(server.endpoint).get("a")
+        store_at(server.endpoint, read_timeout_s=0.2).get("a")
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
