@@ -35,11 +35,14 @@ def named(request: JobRequest) -> JobRequest:
 
 
 class Client:
-    """Thread-compatible: one thread at a time."""
+    """For one thread at a time. `still_alive` raises when waiting has become pointless."""
 
-    def __init__(self, connections: Connections, limits: PhotoLimits) -> None:
+    def __init__(
+        self, connections: Connections, limits: PhotoLimits, still_alive: Callable[[], None] = lambda: None
+    ) -> None:
         self._connections = connections
         self._limits = limits
+        self._still_alive = still_alive
 
     def upload(self, paths: Sequence[Path], faces: Sequence[int | None] = ()) -> tuple[PhotoRef, ...]:
         """Check photos and put them into the inbox. `faces` says which face is meant, photo by photo.
@@ -130,6 +133,7 @@ class Client:
             if delivery is None or ending:
                 open_jobs = {job_id for job_id in open_jobs if not self._ended(job_id)}
                 ending &= open_jobs
+            self._still_alive()
             if give_up is not None and monotonic() > give_up:
                 raise Transient(f"{len(open_jobs)} of {len(job_ids)} jobs did not end within {timeout_s} seconds")
 

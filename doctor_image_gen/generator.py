@@ -115,7 +115,8 @@ class DoctorImageGenerator:
         on_event: Listener | None,
     ) -> list[tuple[Job, Path]]:
         files = [Path(photos)] if isinstance(photos, str | Path) else [Path(photo) for photo in photos]
-        client = Client(self._opened().connections, self._settings.photo_limits)
+        stack = self._opened()
+        client = Client(stack.connections, self._settings.photo_limits, stack.check)
         requests = requests_for(client, files, list(paths), wish, options)
         jobs = client.submit_and_follow(requests, on_event or (lambda _: None), options.timeout_s)
         results = self._settings.data_dir / "results"

@@ -42,7 +42,7 @@ class Settings(WorkerSettings):
         """Where artifacts lie: as set, else beside the journal when the pipeline is embedded."""
         if "storage" in self.model_fields_set or not self.embedded:
             return self.storage
-        return StorageSettings(url=f"file://{(self.data_dir / 'store').absolute()}", durable=False)
+        return StorageSettings(url=f"file://{(self.data_dir / 'store').absolute()}")
 
     @cached_property
     def jobs_url_or_file(self) -> str:

@@ -1,5 +1,6 @@
 """Wires everything together: the connections every face needs, the gateway, and the embedded pipeline."""
 
+import logging
 import os
 import socket
 import threading
@@ -16,6 +17,7 @@ from services.gateway.journal import Journal
 from shared.broker.open import open_broker
 from shared.broker.port import Broker
 from shared.broker.topology import topology
+from shared.contracts.errors import Permanent
 from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore
 from shared.prompts.catalogue import Catalogue, load_catalogue
@@ -24,6 +26,8 @@ from shared.storage.port import ArtifactStore
 from shared.worker.dispatch import Origin
 from shared.worker.process import Loop
 from shared.worker.worker import Worker
+
+log = logging.getLogger(__name__)
 
 STOP_PATIENCE_S = 60.0
 
@@ -96,9 +100,15 @@ class Stack:
         if settings.embedded:
             self._workers = [self._worker(stage) for stage in STAGES]
             self._loops = [*gateway_loops(settings, self.connections), *self._workers]
-        self._threads = [threading.Thread(target=loop.run, daemon=True) for loop in self._loops]
+        self._broken: list[Exception] = []
+        self._threads = [threading.Thread(target=self._run, args=(loop,), daemon=True) for loop in self._loops]
         for thread in self._threads:
             thread.start()
+
+    def check(self) -> None:
+        """Raise Permanent where a part of the embedded pipeline has come to an end: whoever waits would wait for ever."""
+        if self._broken:
+            raise Permanent(f"the embedded pipeline broke: {self._broken[0]}") from self._broken[0]
 
     def close(self) -> None:
         """Let the current steps finish, then close everything."""
@@ -117,6 +127,13 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _run(self, loop: Loop) -> None:
+        try:
+            loop.run()
+        except Exception as error:
+            log.exception("%s cannot go on", type(loop).__name__)
+            self._broken.append(error)
 
     def _worker(self, stage: str) -> Worker:
         origin = Origin(f"{socket.gethostname()}.{stage}.{os.getpid()}", self.settings.retry)

@@ -5,7 +5,7 @@ import threading
 
 from shared.broker.port import Broker, Delivery
 from shared.broker.topology import JOURNAL, queue_name
-from shared.contracts.errors import InvalidInput, Transient
+from shared.contracts.errors import DoctorGenError, InvalidInput
 from shared.contracts.event import Event
 from shared.jobs.port import JobStore
 from shared.worker.dispatch import unreadable
@@ -40,7 +40,7 @@ class Journal:
     def _handle(self, delivery: Delivery) -> None:
         try:
             self._record(delivery)
-        except Transient:
+        except DoctorGenError:
             log.warning("an event could not be recorded; it is delivered again", exc_info=True)
             delivery.requeue()
             self._stopping.wait(STORE_PAUSE_S)

@@ -25,7 +25,7 @@ def publish_and_watch(deployment: Deployment, request: dict[str, Any]) -> list[d
     events = channel.queue_declare("", exclusive=True).method.queue
     channel.queue_bind(events, "doctorgen.events", f"job.{request['job_id']}.*")
     channel.basic_publish("doctorgen.intake", "intake", json.dumps(request).encode(), mandatory=True)
-    seen = []
+    seen: list[dict[str, Any]] = []
     for method, _, body in channel.consume(events, auto_ack=True, inactivity_timeout=LIMIT_S):
         assert method is not None, f"no event for {LIMIT_S} s after {seen}"
         seen.append(json.loads(body))
