@@ -106,7 +106,7 @@ class Stack:
             thread.start()
 
     def check(self) -> None:
-        """Raise Permanent where a part of the embedded pipeline has come to an end: whoever waits would wait for ever."""
+        """Raise Permanent where a part of the embedded pipeline has ended: whoever waits would wait for ever."""
         if self._broken:
             raise Permanent(f"the embedded pipeline broke: {self._broken[0]}") from self._broken[0]
 

@@ -3,15 +3,11 @@
 import threading
 from collections.abc import Iterator
 
-from shared.contracts.base import Contract, ObjectKey
-
-
-class _Key(Contract):
-    key: ObjectKey
+from shared.storage.keys import checked_key, checked_prefix
 
 
 class MemoryStore:
-    """An ArtifactStore in a dictionary. Counts what was read and written."""
+    """An ArtifactStore in a dictionary; `written` tells what was written, in order."""
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
@@ -19,9 +15,8 @@ class MemoryStore:
         self._lock = threading.Lock()
 
     def put(self, key: str, data: bytes, media_type: str) -> bool:
-        _Key(key=key)
         with self._lock:
-            if key in self.blobs:
+            if checked_key(key) in self.blobs:
                 return False
             self.blobs[key] = data
             self.written.append(key)
@@ -29,15 +24,16 @@ class MemoryStore:
 
     def replace(self, key: str, data: bytes, media_type: str) -> None:
         with self._lock:
-            self.blobs[_Key(key=key).key] = data
+            self.blobs[checked_key(key)] = data
             self.written.append(key)
 
     def get(self, key: str) -> bytes | None:
-        return self.blobs.get(key)
+        return self.blobs.get(checked_key(key))
 
     def delete(self, key: str) -> None:
         with self._lock:
-            self.blobs.pop(key, None)
+            self.blobs.pop(checked_key(key), None)
 
     def keys(self, prefix: str) -> Iterator[str]:
-        return iter(sorted(key for key in self.blobs if key.startswith(prefix)))
+        with self._lock:
+            return iter(sorted(key for key in self.blobs if key.startswith(checked_prefix(prefix))))
