@@ -35,5 +35,6 @@ class MemoryStore:
             self.blobs.pop(checked_key(key), None)
 
     def keys(self, prefix: str) -> Iterator[str]:
+        checked_prefix(prefix)
         with self._lock:
-            return iter(sorted(key for key in self.blobs if key.startswith(checked_prefix(prefix))))
+            return iter(sorted(key for key in self.blobs if key.startswith(prefix)))
