@@ -34,7 +34,7 @@ class Camera:
         depth = np.maximum(points[:, 2], 0.2)
         across = self.columns / 2 + (points[:, 0] - self.shift_m) * self.scale / depth
         down = self.horizon_px - (points[:, 1] - self.lens.height_m) * self.scale / depth
-        return np.stack([across, down], axis=1).astype(np.float32)
+        return np.asarray(np.stack([across, down], axis=1), np.float32)
 
     def rays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """How far each pixel's ray moves to the right (1, W) and up (H, 1) in metres while it goes one metre deep."""

@@ -14,6 +14,7 @@ from services.generate.texture import Texture
 from services.generate.things import PAINTERS, palette
 from shared.contracts.scene import Element, Light
 
+_PAINTERS = {**PAINTERS, **LIVING}
 _NEAREST_M = 0.35
 _RIGHT = {"camera": (1, 0, 0), "left": (0, 0, 1), "right": (0, 0, -1), "up": (1, 0, 0), "down": (1, 0, 0)}
 _UP = {"camera": (0, 1, 0), "left": (0, 1, 0), "right": (0, 1, 0), "up": (0, 0, 1), "down": (0, 0, -1)}
@@ -40,7 +41,7 @@ class Card:
         return float(self.corners[:, 2].mean())
 
     def draw(self, camera: Camera, *, mirrored: bool = False, shining: bool = False) -> NDArray[np.float32]:
-        """The picture of it alone, premultiplied (H, W, 4); or of its mirror image in the floor, or of its own light."""
+        """The picture of it alone, premultiplied (H, W, 4); or of its mirror image, or of its own light."""
         corners = self.corners * [1, -1, 1] if mirrored else self.corners
         source = self.shining if shining else self.pixels
         rows, columns = source.shape[:2]
@@ -77,7 +78,7 @@ def _corners(element: Element, place: NDArray[np.float64]) -> NDArray[np.float64
 
 
 def _paint(element: Element, light: Light, rng: np.random.Generator) -> tuple[NDArray[np.float32], Linear]:
-    painter, usual = (PAINTERS | LIVING)[element.kind]
+    painter, usual = _PAINTERS[element.kind]
     texture = Texture(element.size[0] / element.size[1])
     painter(texture, palette(element.colours, usual), element.detail, rng)
     alpha = (texture.alpha * element.opacity)[..., None]

@@ -14,13 +14,14 @@ LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 def to_linear(encoded: NDArray[np.uint8]) -> Linear:
     """SRGB in 8 bits to linear light."""
-    return _table()[encoded]
+    return np.asarray(_table()[encoded], np.float32)
 
 
 def to_srgb(linear: Linear) -> NDArray[np.float32]:
     """Linear light in [0, 1] to sRGB in [0, 255], not rounded."""
     clipped = np.clip(linear, 0, 1)
-    return np.where(clipped <= 0.0031308, clipped * 12.92, 1.055 * np.power(clipped, 1 / 2.4) - 0.055) * 255
+    curve = np.where(clipped <= 0.0031308, clipped * 12.92, 1.055 * np.power(clipped, 1 / 2.4) - 0.055)
+    return np.asarray(curve * 255, np.float32)
 
 
 def linear_of(colour: str) -> Linear:

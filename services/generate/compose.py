@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from services.generate.colour import to_linear, to_srgb
-from services.generate.extend import extend
+from services.generate.extend import Missing, extend
 from services.generate.framing import Placement, cuts, place
 from services.generate.paint import Scene
 from services.generate.relight import Match, relight
@@ -50,40 +50,45 @@ def compose(
     """
     height, width = scene.behind.shape[:2]
     spot = place(cut_out.alpha, face, framing, width, height)
-    colour, alpha, extended, spot = _whole(cut_out, face, spot, width, height)
-    person, opacity = _laid(colour, alpha, spot, width, height, restoration)
-    framed_face = (face[0] * spot.scale + spot.x, face[1] * spot.scale + spot.y, face[2] * spot.scale, face[3] * spot.scale)
-    if extended[0]:
-        framed_face = ((face[0] + extended[0]) * spot.scale + spot.x, *framed_face[1:])
+    missing = _missing(cut_out.alpha, spot, width, height)
+    colour, alpha = extend(cut_out.colour, cut_out.alpha, face, missing)
+    framed_face = (
+        face[0] * spot.scale + spot.x,
+        face[1] * spot.scale + spot.y,
+        face[2] * spot.scale,
+        face[3] * spot.scale,
+    )
+    person, opacity = _laid(colour, alpha, spot.moved(missing.left), width, height, restoration)
     lit, done = relight(to_linear(person), opacity, framed_face, scene.behind, scene.light, match)
-    picture = to_srgb(lit) * opacity[..., None] + to_srgb(scene.behind) * (1 - opacity[..., None])
+    share = opacity[..., None]
+    picture = np.asarray(to_srgb(lit) * share + to_srgb(scene.behind) * (1 - share), np.float32)
     if scene.front[..., 3].any():
         veil = scene.front[..., 3:]
-        picture = to_srgb(scene.front[..., :3] / np.maximum(veil, 1e-4)) * veil + picture * (1 - veil)
+        bare = to_srgb(scene.front[..., :3] / np.maximum(veil, 1e-4))
+        picture = np.asarray(bare * veil + picture * (1 - veil), np.float32)
     facts: dict[str, JsonValue] = {
         "face_width": round(spot.face_width, 4),
         "centre_x": round(spot.centre_x, 4),
         "centre_y": round(spot.centre_y, 4),
         "photo_scale": round(spot.scale, 4),
-        "extended_px": [round(amount * spot.scale) for amount in extended],
+        "extended_px": {
+            "left": round(missing.left * spot.scale),
+            "right": round(missing.right * spot.scale),
+            "bottom": round(missing.bottom * spot.scale),
+        },
         "light": {**done},
     }
     return Composed(_finished(picture, finish, seed), facts)
 
 
-def _whole(
-    cut_out: Matte, face: Box, spot: Placement, width: int, height: int
-) -> tuple[Image, NDArray[np.float32], tuple[int, int, int], Placement]:
-    """The person, continued where the photo's border would show inside the frame."""
-    rows, columns = cut_out.alpha.shape
-    found = cuts(cut_out.alpha)
-    left, right, bottom = spot.missing((columns, rows), (width, height))
-    needed = (left if found.left else 0, right if found.right else 0, bottom if found.bottom else 0)
-    if not any(needed):
-        return cut_out.colour, cut_out.alpha, needed, spot
-    colour, alpha = extend(cut_out.colour, cut_out.alpha, face[2], needed)
-    moved = Placement(spot.scale, spot.x - needed[0] * spot.scale, spot.y, spot.face_width, spot.centre_x, spot.centre_y)
-    return colour, alpha, needed, moved
+def _missing(alpha: NDArray[np.float32], spot: Placement, width: int, height: int) -> Missing:
+    """What the frame shows beyond the borders that cut the person."""
+    rows, columns = alpha.shape
+    visible = alpha[: max(1, round((height - spot.y) / spot.scale))]
+    found = cuts(visible)
+    left, right, bottom = spot.beyond((columns, rows), (width, height))
+    below = bottom if found.bottom else 0
+    return Missing(left if found.left or below else 0, right if found.right or below else 0, below)
 
 
 def _laid(
@@ -94,7 +99,7 @@ def _laid(
     opacity = np.clip(spot.lay(alpha, width, height, cv2.INTER_CUBIC), 0, 1)
     if enlarging and restoration:
         soft = cv2.GaussianBlur(person, (0, 0), 0.75 * spot.scale)
-        person = person + 0.9 * restoration * np.clip(person - soft, -14, 14)
+        person = person + 0.8 * restoration * np.clip(person - soft, -12, 12)
         opacity = np.clip((opacity - 0.5) * (1 + 0.25 * restoration) + 0.5, 0, 1)
     return np.rint(np.clip(person, 0, 255)).astype(np.uint8), opacity.astype(np.float32)
 
@@ -110,4 +115,4 @@ def _finished(picture: NDArray[np.float32], finish: Finish, seed: int) -> Image:
     noise = 0.6 * noise + 1.1 * cv2.GaussianBlur(noise, (0, 0), 0.8)
     toned = picture * fall[..., None]
     strength = finish.grain * (0.55 + 0.9 * np.clip(1 - np.abs(toned.mean(axis=2) / 255 - 0.45) * 1.6, 0, 1))
-    return np.rint(np.clip(toned + (noise * strength)[..., None], 0, 255)).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(toned + (noise * strength)[..., None], 0, 255)), np.uint8)

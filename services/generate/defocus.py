@@ -1,7 +1,5 @@
 """Defocus as a lens makes it: each point becomes a disc, in linear light."""
 
-from typing import cast
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +27,7 @@ def disc_blur(picture: Linear, diameter_px: float) -> Linear:
     """Spread each pixel over a disc. Discs smaller than a pixel leave the picture as it is."""
     if diameter_px < 1.2:
         return picture
-    return cast("Linear", cv2.filter2D(picture, -1, _disc(diameter_px), borderType=cv2.BORDER_REPLICATE))
+    return np.asarray(cv2.filter2D(picture, -1, _disc(diameter_px), borderType=cv2.BORDER_REPLICATE), np.float32)
 
 
 def disc_blur_by_map(picture: Linear, diameter_px: NDArray[np.float64], levels: int = 5) -> Linear:
@@ -59,4 +57,4 @@ def _disc(diameter: float) -> NDArray[np.float32]:
     distance = np.hypot(axis[:, None], axis[None, :])
     fine = (distance <= radius) * (0.85 + 0.3 * (distance / radius) ** 4)
     disc = fine.reshape(2 * half + 1, _SUPERSAMPLING, -1, _SUPERSAMPLING).mean(axis=(1, 3))
-    return cast("NDArray[np.float32]", (disc / disc.sum()).astype(np.float32))
+    return np.asarray(disc / disc.sum(), np.float32)

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from services.generate.colour import Linear
 from services.generate.texture import Texture
 from services.generate.things import Painter, Palette
 
 
 def person(texture: Texture, colours: Palette, detail: int, rng: np.random.Generator) -> None:
-    """A standing person. Colours: coat, skin, hair, shirt, trousers. Detail 1: from behind; 2: seated, head and shoulders."""
+    """A standing person. Colours: coat, skin, hair, shirt, trousers. Detail 1: from behind; 2: a seated bust."""
     coat, skin, hair, shirt, trousers = colours[0], colours[1], colours[2], colours[3], colours[4]
     if detail == 2:
         _bust(texture, coat, skin, hair, rng)
@@ -28,7 +29,7 @@ def person(texture: Texture, colours: Palette, detail: int, rng: np.random.Gener
     _round(texture)
 
 
-def _bust(texture: Texture, coat: np.ndarray[tuple[int, ...], np.dtype[np.float32]], skin: np.ndarray[tuple[int, ...], np.dtype[np.float32]], hair: np.ndarray[tuple[int, ...], np.dtype[np.float32]], rng: np.random.Generator) -> None:
+def _bust(texture: Texture, coat: Linear, skin: Linear, hair: Linear, rng: np.random.Generator) -> None:
     lean = rng.uniform(-0.04, 0.04)
     texture.polygon([(0.0, 1.0), (0.06, 0.62), (0.36, 0.5), (0.64, 0.5), (0.94, 0.62), (1.0, 1.0)], coat)
     texture.rectangle(0.42 + lean, 0.4, 0.58 + lean, 0.55, skin * 0.8)

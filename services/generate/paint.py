@@ -43,7 +43,9 @@ def paint(backdrop: Backdrop, width: int, height: int, seed: int) -> Scene:
     there = cards(backdrop.elements, light, things)
     focus = backdrop.lens.focus_m
     behind = _behind(backdrop, light, camera, [card for card in there if card.depth >= focus])
-    front = _stack(np.zeros((camera.rows, camera.columns, 4), np.float32), [c for c in there if c.depth < focus], camera)
+    front = _stack(
+        np.zeros((camera.rows, camera.columns, 4), np.float32), [c for c in there if c.depth < focus], camera
+    )
     graded = grade(behind * exposure, backdrop.finish, light)
     colour, alpha = front[..., :3] * exposure, front[..., 3:]
     bare = shoulder(colour / np.maximum(alpha, 1e-4)) * alpha

@@ -11,7 +11,10 @@ from services.generate.colour import LUMA, Linear, colour_of_temperature
 from shared.contracts.scene import Light
 from shared.vision.boxes import Box
 
-_SKIN = 0.34
+_SKIN = 0.42
+_WRAP_NEAR, _WRAP_FAR = 0.045, 0.3
+"""How far light spills, in face widths."""
+_GLARE_FROM = 0.5
 _TO_CAMERA = (0.0, 0.0, -1.0)
 
 
@@ -40,9 +43,9 @@ def relight(
     """
     falling = light_on(light, _TO_CAMERA)
     gain = _exposure_gain(person, face, float(falling @ LUMA), match.exposure)
-    tint = (falling / (falling @ LUMA)) ** (0.45 * match.colour)
+    tint = (falling / (falling @ LUMA)) ** (0.6 * match.colour)
     around = _surrounding_colour(behind)
-    tint = tint * around ** (0.14 * match.colour)
+    tint = tint * around ** (0.2 * match.colour)
     tint = tint / (tint @ LUMA)
     shading = _shading(alpha, face, light, match.direction)
     lit = person * (gain * tint) * shading[..., None]
@@ -57,7 +60,7 @@ def _exposure_gain(person: Linear, face: Box, falling: float, strength: float) -
     skin = person[max(0, y + height // 4) : y + height * 3 // 4, max(0, x + width // 5) : x + width * 4 // 5] @ LUMA
     measured = float(np.median(skin)) if skin.size else _SKIN
     wanted = _SKIN * np.clip(falling, 0.55, 1.3)
-    return float(np.clip((wanted / max(measured, 0.02)) ** (0.5 * strength), 0.75, 1.35))
+    return float(np.clip((wanted / max(measured, 0.02)) ** (0.5 * strength), 0.82, 1.35))
 
 
 def _surrounding_colour(behind: Linear) -> Linear:
@@ -78,7 +81,7 @@ def _shading(alpha: NDArray[np.float32], face: Box, light: Light, strength: floa
     straight = (0.5 - 0.5 * direction[2]) ** 1.5
     fill = light.ambient + 0.25 * light.key + 0.05
     relative = (fill + light.key * soft) / (fill + light.key * straight)
-    return np.clip(relative ** (0.85 * strength), 0.55, 1.5).astype(np.float32)
+    return np.asarray(np.clip(relative ** (1.4 * strength), 0.5, 1.6), np.float32)
 
 
 def _normals(alpha: NDArray[np.float32], face: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -87,18 +90,18 @@ def _normals(alpha: NDArray[np.float32], face: Box) -> tuple[NDArray[np.float32]
     x, y, width, height = face
     factor = 8
     small = cv2.resize(alpha, (max(2, columns // factor), max(2, rows // factor)), interpolation=cv2.INTER_AREA)
-    across, down = np.zeros_like(small), np.zeros_like(small)
+    across, down = np.zeros(small.shape, np.float32), np.zeros(small.shape, np.float32)
     for share, weight in ((0.22, 1.0), (0.6, 1.6)):
         sigma = share * width / factor
         smooth = cv2.GaussianBlur(small, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-        across -= weight * sigma * cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)
-        down -= weight * sigma * cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
-    across = cv2.resize(across, (columns, rows), interpolation=cv2.INTER_CUBIC)
-    down = cv2.resize(down, (columns, rows), interpolation=cv2.INTER_CUBIC)
+        across = across - weight * sigma * cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)
+        down = down - weight * sigma * cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
+    across_full = cv2.resize(across, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    down_full = cv2.resize(down, (columns, rows), interpolation=cv2.INTER_CUBIC)
     u = (np.arange(columns, dtype=np.float32)[None, :] - (x + width / 2)) / (0.62 * width)
     v = (np.arange(rows, dtype=np.float32)[:, None] - (y + height / 2)) / (0.72 * height)
     head = np.exp(-((u**2 + v**2) ** 2))
-    return across + 0.9 * u * head, down + 0.55 * v * head
+    return np.asarray(across_full + 1.3 * u * head, np.float32), np.asarray(down_full + 0.7 * v * head, np.float32)
 
 
 def _rim(alpha: NDArray[np.float32], face: Box, light: Light, strength: float) -> NDArray[np.float32]:
@@ -109,16 +112,17 @@ def _rim(alpha: NDArray[np.float32], face: Box, light: Light, strength: float) -
     smooth = cv2.GaussianBlur(alpha, (0, 0), sigma)
     outward = -cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8) * direction[0]
     outward += cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8) * direction[1]
-    return (np.clip(outward * sigma, 0, 1) * beside * 1.3)[..., None]
+    return np.asarray((np.clip(outward * sigma, 0, 1) * beside * 1.3)[..., None], np.float32)
 
 
 def _wrap(lit: Linear, alpha: NDArray[np.float32], face: Box, behind: Linear, strength: float) -> Linear:
-    """Light of the scene spilling over the outline, as it does in a lens."""
+    """Light of the scene spilling over the outline, as in a lens: all of it a little, what is bright further."""
     rows, columns = alpha.shape
-    sigma = 0.09 * face[2]
     size = (max(2, columns // 4), max(2, rows // 4))
     outside = 1 - cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
-    glow = cv2.resize(behind, size, interpolation=cv2.INTER_AREA) * outside[..., None]
-    near = cv2.GaussianBlur(glow, (0, 0), sigma / 4, borderType=cv2.BORDER_REPLICATE)
-    near = cv2.resize(near, (columns, rows), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(lit + (0.32 * strength) * near * (1 - 0.5 * np.clip(lit, 0, 1)), np.float32)
+    seen = cv2.resize(behind, size, interpolation=cv2.INTER_AREA) * outside[..., None]
+    near = cv2.GaussianBlur(seen, (0, 0), _WRAP_NEAR * face[2] / 4, borderType=cv2.BORDER_REPLICATE)
+    glare = np.maximum(seen - _GLARE_FROM, 0)
+    far = cv2.GaussianBlur(glare, (0, 0), _WRAP_FAR * face[2] / 4, borderType=cv2.BORDER_REPLICATE)
+    spill = cv2.resize(0.22 * near + 0.5 * far, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(lit + strength * spill * (1 - 0.5 * np.clip(lit, 0, 1)), np.float32)

@@ -1,4 +1,4 @@
-"""What closes a scene off: walls, floor and ceiling, the open air, or a studio's paper. Colours and depths per pixel."""
+"""What closes a scene off: walls, floor and ceiling, the open air, or a studio's paper."""
 
 from dataclasses import dataclass
 
@@ -38,14 +38,14 @@ def surroundings(shell: Shell, light: Light, camera: Camera) -> Surroundings:
     mirrored = np.asarray(cv2.blur(mirrored, (3, max(3, camera.rows // 24))), np.float32)
     grazing = 1 - np.abs(up) / np.sqrt(1 + across**2 + up**2)
     mirror = np.where(floor, shell.gloss * (0.15 + 0.85 * grazing**3), 0).astype(np.float32)
-    colour = colour * (1 - mirror[..., None]) + mirrored * mirror[..., None]
-    return Surroundings(colour.astype(np.float32), depth, mirror)
+    share = mirror[..., None]
+    return Surroundings(np.asarray(colour * (1 - share) + mirrored * share, np.float32), depth, mirror)
 
 
 def _room(
     shell: Shell, light: Light, aside: float, eye: float, across: NDArray[np.float64], up: NDArray[np.float64]
 ) -> tuple[Linear, NDArray[np.float64], NDArray[np.bool_]]:
-    """Colour, depth and whether it is floor, where each ray meets the room. An eye below the floor sees its mirror image."""
+    """Colour, depth and whether it is floor where each ray ends. An eye below the floor sees a mirror."""
     shape = (up.shape[0], across.shape[1])
     with np.errstate(divide="ignore"):
         to_side = np.where(across < 0, -shell.left - aside, shell.right - aside) / across
@@ -87,8 +87,8 @@ def _outdoor(shell: Shell, light: Light, camera: Camera) -> Surroundings:
     ground = linear_of(shell.floor) * light_on(light, (0.0, 1.0, 0.0))
     far = np.clip(depth / 60, 0, 1)[..., None]
     ground = ground * (1 - far) + linear_of(shell.back) * 0.7 * far
-    colour = np.where((np.broadcast_to(up, shape) < 0)[..., None], ground, sky)
-    return Surroundings(colour.astype(np.float32), depth, np.zeros(shape, np.float32))
+    below = (np.broadcast_to(up, shape) < 0)[..., None]
+    return Surroundings(np.where(below, ground, sky).astype(np.float32), depth, np.zeros(shape, np.float32))
 
 
 def _studio(shell: Shell, light: Light, camera: Camera) -> Surroundings:
@@ -96,9 +96,9 @@ def _studio(shell: Shell, light: Light, camera: Camera) -> Surroundings:
     shape = (camera.rows, camera.columns)
     across = (np.arange(camera.columns) + 0.5) / camera.columns - 0.5
     down = (np.arange(camera.rows) + 0.5) / camera.rows - 0.42
-    spot = np.exp(-(((across[None, :] - 0.18 * np.sin(np.deg2rad(light.azimuth_deg))) / 0.46) ** 2) - (down[:, None] / 0.5) ** 2)
+    spot = np.exp(
+        -(((across[None, :] - 0.18 * np.sin(np.deg2rad(light.azimuth_deg))) / 0.46) ** 2) - (down[:, None] / 0.5) ** 2
+    )
     paper = linear_of(shell.back) * (1 - spot[..., None]) + linear_of(shell.ceiling) * spot[..., None]
     paper = paper * light_on(light, (0.0, 0.0, -1.0))
-    return Surroundings(
-        paper.astype(np.float32), np.full(shape, shell.depth), np.zeros(shape, np.float32)
-    )
+    return Surroundings(paper.astype(np.float32), np.full(shape, shell.depth), np.zeros(shape, np.float32))

@@ -31,7 +31,14 @@ class Texture:
         self.glow[:] = glow
 
     def rectangle(
-        self, left: float, top: float, right: float, bottom: float, colour: Linear, glow: float = 0.0, alpha: float = 1.0
+        self,
+        left: float,
+        top: float,
+        right: float,
+        bottom: float,
+        colour: Linear,
+        glow: float = 0.0,
+        alpha: float = 1.0,
     ) -> None:
         """An upright rectangle, or as much of it as lies inside; at least one pixel wide and high."""
         rows, columns = self.alpha.shape
@@ -43,11 +50,13 @@ class Texture:
         """An ellipse by its centre and its two radii."""
         rows, columns = self.alpha.shape
         turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-        self._polygon(np.stack([(x + across * np.cos(turn)) * columns, (y + down * np.sin(turn)) * rows], 1), colour, glow)
+        self._polygon(
+            np.stack([(x + across * np.cos(turn)) * columns, (y + down * np.sin(turn)) * rows], 1), colour, glow
+        )
 
     def polygon(self, corners: Sequence[tuple[float, float]], colour: Linear, glow: float = 0.0) -> None:
         """A filled polygon."""
-        self._polygon(np.array(corners) * [self.columns, self.rows], colour, glow)
+        self._polygon(np.array(corners, np.float64) * [self.columns, self.rows], colour, glow)
 
     def shade(self, factor: NDArray[np.float32]) -> None:
         """Multiply the colours by a field that broadcasts to (H, W)."""
@@ -56,12 +65,10 @@ class Texture:
     def _polygon(self, corners: NDArray[np.float64], colour: Linear, glow: float) -> None:
         mask = np.zeros(self.alpha.shape, np.uint8)
         fixed = np.rint(corners * _SUBPIXELS).astype(np.int32)
-        cv2.fillPoly(mask, [fixed], 1, shift=_SUBPIXEL_BITS)
+        cv2.fillPoly(mask, [fixed], (1,), shift=_SUBPIXEL_BITS)
         self._fill(mask > 0, colour, glow, 1.0)
 
-    def _fill(
-        self, where: NDArray[np.bool_] | tuple[slice, slice], colour: Linear, glow: float, alpha: float
-    ) -> None:
+    def _fill(self, where: NDArray[np.bool_] | tuple[slice, slice], colour: Linear, glow: float, alpha: float) -> None:
         self.colour[where] = self.colour[where] * (1 - alpha) + colour * alpha
         self.alpha[where] = self.alpha[where] * (1 - alpha) + alpha
         self.glow[where] = glow

@@ -81,7 +81,9 @@ def screen(texture: Texture, colours: Palette, detail: int, rng: np.random.Gener
     elif detail == 2:
         texture.rectangle(0.1, 0.14, 0.62, 0.24, ink, glow=1.0)
         for row in range(4):
-            texture.rectangle(0.1, 0.36 + 0.12 * row, 0.1 + rng.uniform(0.25, 0.42), 0.4 + 0.12 * row, ink * 0.7, glow=1.0)
+            texture.rectangle(
+                0.1, 0.36 + 0.12 * row, 0.1 + rng.uniform(0.25, 0.42), 0.4 + 0.12 * row, ink * 0.7, glow=1.0
+            )
         texture.ellipse(0.75, 0.55, 0.15, 0.27, accent, glow=1.0)
         texture.ellipse(0.75, 0.55, 0.075, 0.135, ground, glow=1.0)
     else:
@@ -141,13 +143,21 @@ def glassware(texture: Texture, colours: Palette, detail: int, rng: np.random.Ge
         level = 1 - tall * rng.uniform(0.3, 0.55)
         if rng.uniform() < 0.5:
             body, neck = wide * 0.42, wide * 0.12
-            texture.polygon([(middle - neck, top), (middle + neck, top), (middle + body, 1), (middle - body, 1)], colours[0])
-            texture.polygon([(middle - body * 0.66, level), (middle + body * 0.66, level), (middle + body, 1), (middle - body, 1)], liquid, glow=0.4)
+            texture.polygon(
+                [(middle - neck, top), (middle + neck, top), (middle + body, 1), (middle - body, 1)], colours[0]
+            )
+            texture.polygon(
+                [(middle - body * 0.66, level), (middle + body * 0.66, level), (middle + body, 1), (middle - body, 1)],
+                liquid,
+                glow=0.4,
+            )
         else:
             body = wide * rng.uniform(0.2, 0.34)
             texture.rectangle(middle - body, top, middle + body, 1, colours[0])
             texture.rectangle(middle - body, level, middle + body, 1, liquid, glow=0.4)
-        texture.rectangle(middle - wide * 0.14, top + 0.1 * tall, middle - wide * 0.08, 0.94, colours[0] * 1.6, glow=1.0)
+        texture.rectangle(
+            middle - wide * 0.14, top + 0.1 * tall, middle - wide * 0.08, 0.94, colours[0] * 1.6, glow=1.0
+        )
 
 
 def bed(texture: Texture, colours: Palette, _: int, __: np.random.Generator) -> None:

@@ -4,8 +4,6 @@ Source: A. Levin, D. Lischinski, Y. Weiss, "A Closed-Form Solution to Natural Im
 Only rows of unknown pixels are built, and a weak pull towards a prior keeps regions decided that touch nothing known.
 """
 
-from typing import cast
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -24,8 +22,8 @@ def closed_form_alpha(
     prior: NDArray[np.float32],
     *,
     epsilon: float = 1e-5,
-    pull: float = 2e-3,
-    tolerance: float = 1e-3,
+    pull: float = 5e-4,
+    tolerance: float = 3e-4,
 ) -> NDArray[np.float32]:
     """Solve for the opacity of the unknown pixels.
 
@@ -66,7 +64,7 @@ def closed_form_alpha(
     jacobi = coo_array((1 / matrix.diagonal(), (np.arange(count), np.arange(count))), shape=(count, count)).tocsr()
     solved, _ = cg(matrix, pull * start - known.sum(axis=1), x0=start, rtol=tolerance, maxiter=400, M=jacobi)
     alpha[unknown] = np.clip(solved, 0.0, 1.0)
-    return cast("NDArray[np.float32]", alpha.astype(np.float32))
+    return alpha.astype(np.float32)
 
 
 def _laplacian_rows(image: NDArray[np.float64], unknown: NDArray[np.bool_], epsilon: float) -> NDArray[np.float64]:
@@ -74,7 +72,7 @@ def _laplacian_rows(image: NDArray[np.float64], unknown: NDArray[np.bool_], epsi
     rows, columns = unknown.shape
     touched = maximum_filter(unknown, size=3)[1:-1, 1:-1]
     window_rows, window_columns = np.nonzero(touched)
-    views = sliding_window_view(image, (3, 3), axis=(0, 1))
+    views = sliding_window_view(image, (3, 3, 3))[:, :, 0]
     number = np.full((rows, columns), -1, np.int64)
     number[unknown] = np.arange(int(unknown.sum()))
     total = np.zeros(int(unknown.sum()) * _REACH * _REACH)
@@ -83,13 +81,21 @@ def _laplacian_rows(image: NDArray[np.float64], unknown: NDArray[np.bool_], epsi
     offset = (cell_row[None, :] - cell_row[:, None] + 2) * _REACH + (cell_column[None, :] - cell_column[:, None] + 2)
     for first in range(0, len(window_rows), _CHUNK):
         top, left = window_rows[first : first + _CHUNK], window_columns[first : first + _CHUNK]
-        colours = views[top, left].reshape(-1, 3, _WINDOW).transpose(0, 2, 1)
+        colours = views[top, left].reshape(-1, _WINDOW, 3)
         centred = colours - colours.mean(axis=1, keepdims=True)
         covariance = centred.transpose(0, 2, 1) @ centred / _WINDOW + np.eye(3) * (epsilon / _WINDOW)
-        affinity = (1 + centred @ np.linalg.inv(covariance) @ centred.transpose(0, 2, 1)) / _WINDOW
+        affinity = (1 + centred @ _inverse(covariance) @ centred.transpose(0, 2, 1)) / _WINDOW
         pixel = number[top[:, None] + cell_row, left[:, None] + cell_column]
         owner, value = np.broadcast_to(pixel[:, :, None], affinity.shape), np.eye(_WINDOW) - affinity
         place = owner * (_REACH * _REACH) + offset
         mine = owner >= 0
         total += np.bincount(place[mine], weights=value[mine], minlength=len(total))
     return total.reshape(-1, _REACH * _REACH)
+
+
+def _inverse(symmetric: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inverses of many symmetric 3 x 3 matrices by their adjugates, several times faster than the general routine."""
+    a, b, c = symmetric[:, 0], symmetric[:, 1], symmetric[:, 2]
+    adjugate = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)
+    determinant = np.sum(a * adjugate[:, 0], axis=1)
+    return np.asarray(adjugate / determinant[:, None, None])

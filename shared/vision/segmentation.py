@@ -1,21 +1,24 @@
 """Where the person is: MediaPipe's selfie segmentation, looked at twice (whole picture, then the head close up)."""
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
-import mediapipe
 import numpy as np
-from mediapipe.python.solutions import selfie_segmentation
-from numpy.typing import NDArray
+from mediapipe.python.solutions.selfie_segmentation import SelfieSegmentation
 
-Box = tuple[float, float, float, float]
-_MODEL = Path(mediapipe.__file__).parent / "modules" / "selfie_segmentation" / "selfie_segmentation.tflite"
+from shared.vision.boxes import Box, centre
+from shared.vision.codec import Image
+from shared.vision.filters import Plane
+from shared.vision.quiet import quiet_native_logs
+from shared.vision.weights import digests, mediapipe_weights
+
 _HEAD_WINDOW = 4.0
+"""Side of the close-up, in face widths."""
+_WORTH_A_CLOSER_LOOK = 0.8
+"""Where the close-up is not smaller than this share of the picture, it shows no more, and misses context."""
 _HEAD_REACH = 1.35
-_HEAD_FEATHER = 0.22
+_HEAD_FEATHER = 0.07
 
 
 class PersonSegmenter:
@@ -23,49 +26,47 @@ class PersonSegmenter:
 
     The network sees 256 x 256 pixels whatever it is given, so the head is analysed a second time, close up, where
     hair needs the resolution. The general model is used: on the close framings of portraits its outlines follow
-    clothes and hand-held things better than those of the landscape model.
+    clothes and hand-held things better than those of the landscape model. Used by one thread at a time.
     """
 
     def __init__(self) -> None:
-        self._network: Any = selfie_segmentation.SelfieSegmentation(model_selection=0)
-        self.models: Mapping[str, str] = {_MODEL.name: hashlib.sha256(_MODEL.read_bytes()).hexdigest()}
+        self.models: Mapping[str, str] = digests(mediapipe_weights("selfie_segmentation/selfie_segmentation.tflite"))
+        with quiet_native_logs():
+            self._network: Any = SelfieSegmentation(model_selection=0)
+            self._look(np.zeros((256, 256, 3), np.uint8))
 
-    def probability(self, image: NDArray[np.uint8], face: Box | None = None) -> NDArray[np.float32]:
+    def probability(self, image: Image, face: Box | None = None) -> Plane:
         """How likely each pixel shows a person.
 
         Args:
             image: RGB, (H, W, 3).
-            face: x, y, width, height in pixels; where given, the head is analysed close up as well.
+            face: x, y, width, height in pixels; where given and small, the head is analysed close up as well.
 
         Returns:
             (H, W) in [0, 1].
         """
         whole = self._look(image)
-        if face is None:
+        side = 0 if face is None else round(_HEAD_WINDOW * face[2])
+        if face is None or side > _WORTH_A_CLOSER_LOOK * max(image.shape[:2]):
             return whole
-        x, y, width, height = face
-        side = round(_HEAD_WINDOW * width)
-        left, top = round(x + width / 2 - side / 2), round(y + height / 2 - side / 2)
-        margin = side
-        ringed = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
-        window = ringed[top + margin : top + margin + side, left + margin : left + margin + side]
-        if window.shape[:2] != (side, side):
-            return whole
-        placed = np.zeros((ringed.shape[0], ringed.shape[1]), np.float32)
-        placed[top + margin : top + margin + side, left + margin : left + margin + side] = self._look(window)
-        close = placed[margin:-margin, margin:-margin]
+        middle_x, middle_y = centre(face)
+        left, top = round(middle_x + side / 2), round(middle_y + side / 2)
+        ringed = np.asarray(cv2.copyMakeBorder(image, side, side, side, side, cv2.BORDER_REPLICATE), np.uint8)
+        close = np.zeros(ringed.shape[:2], np.float32)
+        window = (slice(top, top + side), slice(left, left + side))
+        close[window] = self._look(ringed[window])
         weight = _head_weight(image.shape[0], image.shape[1], face)
-        return cast("NDArray[np.float32]", whole * (1 - weight) + close * weight)
+        return np.asarray(whole * (1 - weight) + close[side:-side, side:-side] * weight, np.float32)
 
-    def _look(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _look(self, image: Image) -> Plane:
         mask = self._network.process(np.ascontiguousarray(image)).segmentation_mask
-        return cast("NDArray[np.float32]", np.clip(mask, 0.0, 1.0).astype(np.float32))
+        return np.asarray(np.clip(mask, 0.0, 1.0), np.float32)
 
 
-def _head_weight(rows: int, columns: int, face: Box) -> NDArray[np.float32]:
+def _head_weight(rows: int, columns: int, face: Box) -> Plane:
     """1 around the head, falling smoothly to 0 well inside the close-up window."""
-    x, y, width, height = face
-    across = np.abs(np.arange(columns, dtype=np.float32) - (x + width / 2)) / width
-    down = np.abs(np.arange(rows, dtype=np.float32) - (y + height / 2)) / width
+    middle_x, middle_y = centre(face)
+    across = np.abs(np.arange(columns) - middle_x) / face[2]
+    down = np.abs(np.arange(rows) - middle_y) / face[2]
     reach = np.maximum(across[None, :], down[:, None])
-    return cast("NDArray[np.float32]", (1 / (1 + np.exp((reach - _HEAD_REACH) / (_HEAD_FEATHER / 3)))))
+    return np.asarray(1 / (1 + np.exp((reach - _HEAD_REACH) / _HEAD_FEATHER)), np.float32)
