@@ -16,13 +16,13 @@ from shared.vision.closed_form import closed_form_alpha
 _WORKING_FACE_PX = 130.0
 """Faces wider than this are matted on a reduced picture; hair gains nothing beyond it, and time grows with the area."""
 _LAB_BINS = 32
-_COLOUR_WEIGHT = 0.6
+_COLOUR_WEIGHT = 1.0
 _COLOUR_LIMIT = 4.0
 _SURE = 0.9
 _BODY_BAND = 0.07
 _HAIR_BAND = 0.11
 _FIRM_REACH = 0.05
-_FIRM_FROM, _FIRM_TO = 0.45, 0.7
+_FIRM_FROM, _FIRM_TO = 0.55, 0.85
 _NECK = 0.045
 
 
