@@ -5,8 +5,9 @@ from collections.abc import Callable
 from importlib import import_module
 from uuid import uuid4
 
-from rich.console import Console
+from rich.text import Text
 
+from doctor_image_gen.cli.console import console
 from doctor_image_gen.recipes import load_recipes
 from doctor_image_gen.settings import Settings
 from doctor_image_gen.stages import OPERATIONS
@@ -21,8 +22,6 @@ from shared.prompts.catalogue import load_catalogue
 from shared.prompts.compiler import compile_brief
 from shared.storage.open import open_store
 from shared.worker.operation import EngineSpec
-
-console = Console()
 
 Probe = Callable[[Settings], str]
 
@@ -46,11 +45,18 @@ def check(_: argparse.Namespace) -> int:
 
 def _report(name: str, probe: Probe, settings: Settings) -> bool:
     try:
-        console.print(f"[green]ok[/]    {name}: {probe(settings)}", highlight=False, soft_wrap=True)
-    except (DoctorGenError, ImportError, OSError) as error:
-        console.print(f"[red]fails[/] {name}: {error}", highlight=False, soft_wrap=True)
+        _say("ok", "green", name, probe(settings))
+    except DoctorGenError as error:
+        _say("fails", "red", name, str(error))
+        return False
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with one part, the others are looked at too
+        _say("fails", "red", name, f"{type(error).__name__}: {error}")
         return False
     return True
+
+
+def _say(finding: str, colour: str, name: str, words: str) -> None:
+    console.print(Text.assemble((f"{finding:<5}", colour), f" {name}: {words}"))
 
 
 def _broker(settings: Settings) -> str:
@@ -81,12 +87,7 @@ def _journal(settings: Settings) -> str:
 
 
 def _recipes(settings: Settings) -> str:
-    recipes = load_recipes(settings.user_folder)
-    for recipe in recipes.values():
-        missing = [step.operation for step in recipe.steps if step.operation not in OPERATIONS]
-        if missing:
-            raise ImportError(f"recipe '{recipe.name}' wants {', '.join(missing)}, which no stage can do")
-    return ", ".join(recipes)
+    return ", ".join(load_recipes(settings.user_folder))
 
 
 def _scenarios(settings: Settings) -> str:

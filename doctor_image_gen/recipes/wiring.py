@@ -1,0 +1,43 @@
+"""Whether a recipe's steps fit what the stages can do: told before any work instead of at the step that fails."""
+
+from collections.abc import Mapping
+
+from shared.contracts.errors import InvalidInput
+from shared.contracts.nearest import nearest
+from shared.contracts.recipe import REQUEST_PHOTOS, Recipe, RecipeStep
+from shared.worker.operation import Operation
+
+
+def check_wiring(recipe: Recipe, operations: Mapping[str, Operation]) -> None:
+    """Check each step's operation, inputs and parameters, and where result and verdict come from.
+
+    Raises:
+        InvalidInput: names the step's field, what was found and the mend.
+    """
+    made = [REQUEST_PHOTOS]
+    for step in recipe.steps:
+        operation = operations.get(step.operation)
+        if operation is None:
+            mend = nearest(step.operation, operations)
+            raise InvalidInput(f"steps.{step.name}.operation", f"no stage can do '{step.operation}'", mend)
+        _check_inputs(step, operation, made)
+        _check_params(step, operation)
+        made += [f"{step.name}.{output}" for output in operation.outputs]
+    for field, slot in (("result", recipe.result), ("verdict", recipe.verdict)):
+        if slot not in made:
+            raise InvalidInput(field, f"no step makes '{slot}'", nearest(slot, made))
+
+
+def _check_inputs(step: RecipeStep, operation: Operation, made: list[str]) -> None:
+    field = f"steps.{step.name}.inputs"
+    if set(step.inputs) != set(operation.inputs):
+        found = f"it has {', '.join(step.inputs) or 'none'}"
+        raise InvalidInput(field, found, f"{operation.name} reads {' and '.join(operation.inputs)}.")
+    for name, slot in step.inputs.items():
+        if slot not in made:
+            raise InvalidInput(f"{field}.{name}", f"no step before makes '{slot}'", nearest(slot, made))
+
+
+def _check_params(step: RecipeStep, operation: Operation) -> None:
+    for engine, spec in operation.engines.items():
+        spec.parse({**step.params, **step.engines.get(engine, {})}, f"steps.{step.name}.params")
