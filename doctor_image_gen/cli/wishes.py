@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from shared.contracts.errors import InvalidInput
-from shared.contracts.request import Consent, SubjectAttributes
+from shared.contracts.request import SubjectAttributes
 
 
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -20,33 +20,43 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
         "deadline_s": arguments.deadline,
         "faces": tuple(arguments.face),
     }
-    return {name: value for name, value in plain.items() if value is not None} | _assignments(arguments.set, "--set")
+    return {name: value for name, value in plain.items() if value is not None} | _parameters(arguments.set)
 
 
 def request_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """The further keywords of the SDK."""
-    attributes = _assignments(arguments.attribute, "--attribute")
+    attributes: dict[str, Any] = _assignments(arguments.attribute, "--attribute")
     unknown = attributes.keys() - SubjectAttributes.model_fields.keys()
     if unknown:
         known = ", ".join(SubjectAttributes.model_fields)
         raise InvalidInput("--attribute", f"there is no '{min(unknown)}'", f"There are: {known}.")
+    if attributes.get("age", "").isdecimal():
+        attributes["age"] = int(attributes["age"])
     wish: dict[str, Any] = {"attributes": attributes}
     if arguments.subject is not None:
         wish["subject"] = arguments.subject
     if arguments.consent is not None:
-        wish["consent"] = Consent(basis=arguments.consent)
+        wish["consent"] = {"basis": arguments.consent}
     return wish
 
 
-def _assignments(pairs: Sequence[str], option: str) -> dict[str, Any]:
-    """`NAME=VALUE` words as a mapping; values are read as YAML scalars: numbers, true, false, words."""
+def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
+    """Values are read as YAML: numbers, true, false, words, lists."""
+    parsed = {}
+    for name, value in _assignments(pairs, "--set").items():
+        try:
+            parsed[name] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise InvalidInput("--set", f"the value of '{name}' cannot be read", "Put it into quotes.") from error
+    return parsed
+
+
+def _assignments(pairs: Sequence[str], option: str) -> dict[str, str]:
+    """`NAME=VALUE` words as a mapping."""
     parsed = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise InvalidInput(option, f"'{pair}' is no NAME=VALUE", f"Write for instance {option} name=value.")
-        try:
-            parsed[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InvalidInput(option, f"the value of '{name}' cannot be read", "Put it into quotes.") from error
+        parsed[name] = value
     return parsed
