@@ -34,6 +34,11 @@ def named(request: JobRequest) -> JobRequest:
     return request.model_copy(update={"job_id": f"job-{uuid4().hex}"})
 
 
+def id_of(request: JobRequest) -> str:
+    """The id of the job that a named request becomes."""
+    return job_id_of(request, wire(request))
+
+
 class Client:
     """For one thread at a time. `still_alive` raises when waiting has become pointless."""
 
@@ -64,9 +69,8 @@ class Client:
     def submit(self, request: JobRequest) -> str:
         """Publish a request to `doctorgen.intake`; the job's id."""
         request = named(request)
-        body = wire(request)
-        job_id = job_id_of(request, body)
-        self._connections.broker.publish(Outgoing(INTAKE, INTAKE_KEY, body, job_id))
+        job_id = id_of(request)
+        self._connections.broker.publish(Outgoing(INTAKE, INTAKE_KEY, wire(request), job_id))
         return job_id
 
     def submit_and_follow(
@@ -74,7 +78,7 @@ class Client:
     ) -> tuple[Job, ...]:
         """File jobs and wait until each has ended; the jobs in the order of the requests."""
         requests = [named(request) for request in requests]
-        job_ids = [job_id_of(request, wire(request)) for request in requests]
+        job_ids = [id_of(request) for request in requests]
         return self._follow(job_ids, on_event, timeout_s, lambda: [self.submit(request) for request in requests])
 
     def follow(self, job_id: str, on_event: Callable[[Event], None], timeout_s: float | None = None) -> Job:

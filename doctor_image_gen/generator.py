@@ -8,19 +8,23 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from doctor_image_gen.client import Client, named
+from doctor_image_gen.client import Client, id_of, named
 from doctor_image_gen.options import GenerationOptions
+from doctor_image_gen.picture_file import make_room
 from doctor_image_gen.result import Generated, failure_of, generated
 from doctor_image_gen.settings import Settings
 from doctor_image_gen.stack import Stack
 from shared.contracts.base import invalid_input, now
 from shared.contracts.errors import InvalidInput
 from shared.contracts.event import Event
+from shared.contracts.nearest import nearest
 from shared.contracts.request import JobRequest
 from shared.jobs.port import Job
 
 PathLike = str | Path
 Listener = Callable[[Event], None]
+KEYWORDS = ("subject", "attributes", "consent", "caller", "batch_id", "job_id", "idempotency_key")
+"""Fields of a JobRequest that `generate` takes as keywords."""
 
 
 class DoctorImageGenerator:
@@ -50,7 +54,7 @@ class DoctorImageGenerator:
 
         Without `output_path` the picture goes to `results/` in the settings' data folder. Further keywords are
         fields of JobRequest: `subject` (named after the first photo's digest where absent), `attributes`,
-        `consent`, `caller`, `batch_id`, `idempotency_key`.
+        `consent`, `caller`, `batch_id`, `job_id` or `idempotency_key`.
 
         Raises:
             InvalidInput: photos, scenario or settings cannot be used; names the field and the mend.
@@ -77,7 +81,8 @@ class DoctorImageGenerator:
     ) -> list[Generated]:
         """One picture a scenario, in the scenarios' order, `<scenario>.png` each.
 
-        A job that fails is reported in its place, with its state and `error`. Keywords as of `generate`.
+        A job that fails is reported in its place, with its state and `error`. Keywords as of `generate`, but for
+        `job_id`; an `idempotency_key` holds for each scenario apart.
 
         Raises:
             InvalidInput: photos or settings cannot be used, or a scenario is named twice; no job is filed then.
@@ -85,10 +90,12 @@ class DoctorImageGenerator:
         if not scenarios or len(set(scenarios)) < len(scenarios):
             found = "the list names a scenario twice" if scenarios else "the list is empty"
             raise InvalidInput("scenarios", found, "Name each wanted scenario once.")
+        if "job_id" in request:
+            raise InvalidInput("job_id", "a batch is several jobs", "Give an idempotency_key, or name the batch_id.")
         options = GenerationOptions.parse(settings or {})
         wish = {"photography_style": photography_style, "custom_prompt": custom_prompt, **request}
         paths = {name: None if output_dir is None else Path(output_dir) / f"{name}.png" for name in scenarios}
-        ended = self._run(doctor_image_path, paths, wish, options, on_event)
+        ended = self._run(doctor_image_path, paths, wish, options, on_event, key_per_scenario=True)
         connections = self._opened().connections
         return [generated(connections, job, path, include_base64=options.include_base64) for job, path in ended]
 
@@ -113,17 +120,22 @@ class DoctorImageGenerator:
         wish: dict[str, Any],
         options: GenerationOptions,
         on_event: Listener | None,
+        *,
+        key_per_scenario: bool = False,
     ) -> list[tuple[Job, Path]]:
         files = [Path(photos)] if isinstance(photos, str | Path) else [Path(photo) for photo in photos]
         stack = self._opened()
         client = Client(stack.connections, self._settings.photo_limits, stack.check)
-        requests = requests_for(client, files, list(paths), wish, options)
-        jobs = client.submit_and_follow(requests, on_event or (lambda _: None), options.timeout_s)
+        requests = requests_for(client, files, list(paths), wish, options, key_per_scenario=key_per_scenario)
         results = self._settings.data_dir / "results"
-        return [
-            (job, Path(path) if path is not None else results / f"{scenario}-{job.job_id}.png")
-            for job, (scenario, path) in zip(jobs, paths.items(), strict=True)
+        pictures = [
+            Path(path) if path is not None else results / f"{request.scenario}-{id_of(request)}.png"
+            for request, path in zip(requests, paths.values(), strict=True)
         ]
+        for picture in pictures:
+            make_room(picture)
+        jobs = client.submit_and_follow(requests, on_event or (lambda _: None), options.timeout_s)
+        return list(zip(jobs, pictures, strict=True))
 
     def _opened(self) -> Stack:
         if self._stack is None:
@@ -132,22 +144,51 @@ class DoctorImageGenerator:
 
 
 def requests_for(
-    client: Client, photos: Sequence[Path], scenarios: Sequence[str], wish: dict[str, Any], options: GenerationOptions
+    client: Client,
+    photos: Sequence[Path],
+    scenarios: Sequence[str],
+    wish: dict[str, Any],
+    options: GenerationOptions,
+    *,
+    key_per_scenario: bool = False,
 ) -> list[JobRequest]:
-    """Check and upload the photos; one request a scenario. `wish` holds further fields of JobRequest.
+    """Check and upload the photos; one request a scenario.
+
+    Args:
+        client: files the photos.
+        photos: one to five of one person.
+        scenarios: one or more names.
+        wish: further fields of JobRequest; None stands for an absent one.
+        options: the settings of `generate`.
+        key_per_scenario: make an idempotency key for each scenario out of the one in `wish`.
 
     Raises:
         InvalidInput: a photo, or a field of the request.
     """
+    given = {keyword: value for keyword, value in wish.items() if value is not None}
+    _check_keywords(given)
     uploaded = client.upload(photos, options.faces)
     fields = {
         "subject": f"person-{uploaded[0].sha256[:16]}",
-        **wish,
+        **given,
         **options.of_request(),
         "photos": uploaded,
         "deadline": None if options.deadline_s is None else now() + timedelta(seconds=options.deadline_s),
     }
-    try:
-        return [named(JobRequest.model_validate({**fields, "scenario": scenario})) for scenario in scenarios]
-    except ValidationError as error:
-        raise invalid_input(error, "", JobRequest) from error
+    key = given.get("idempotency_key")
+    requests = []
+    for scenario in scenarios:
+        own = {"idempotency_key": f"{key}/{scenario}"} if key and key_per_scenario else {}
+        try:
+            requests.append(named(JobRequest.model_validate({**fields, "scenario": scenario, **own})))
+        except ValidationError as error:
+            raise invalid_input(error, "", JobRequest) from error
+    return requests
+
+
+def _check_keywords(given: dict[str, Any]) -> None:
+    for keyword in given:
+        if keyword not in {"photography_style", "custom_prompt", *KEYWORDS}:
+            setting = keyword in GenerationOptions.model_fields
+            mend = f"Write settings={{'{keyword}': …}}." if setting else nearest(keyword, KEYWORDS)
+            raise InvalidInput(keyword, "there is no such keyword", mend)

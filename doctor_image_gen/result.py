@@ -1,9 +1,13 @@
 """What the SDK gives back of a job that has ended."""
 
 import base64
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from PIL import Image
+
+from doctor_image_gen.picture_file import write_whole
 from doctor_image_gen.stack import Connections
 from services.gateway.planner import seed_of
 from shared.contracts.artifacts import Manifest
@@ -58,34 +62,23 @@ def failure_of(job: Job) -> DoctorGenError:
         return Permanent(f"job {job.job_id} was {job.state}")
     if job.state == "refused" and error.field is not None:
         return InvalidInput(error.field, error.message, error.hint)
-    return Permanent(f"job {job.job_id} is {job.state}: {error.message} {error.hint}")
-
-
-def save_picture(connections: Connections, job: Job, path: Path) -> bytes | None:
-    """Write a finished job's picture to the path, whole or not at all; its bytes, or None where the job has none."""
-    if job.result is None:
-        return None
-    data = fetch(connections.store, job.result.image)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)
-    return data
+    return Permanent(f"job {job.job_id} is {job.state}: {error.message.rstrip('.')}. {error.hint}")
 
 
 def generated(connections: Connections, job: Job, path: Path, *, include_base64: bool) -> Generated:
     """The outcome of a job; writes the picture of a finished one to the path."""
-    data = save_picture(connections, job, path)
-    if data is None:
+    if job.result is None:
         return Generated(status=job.state, output_path=None, error=str(failure_of(job)))
-    outcome = Generated(status=job.state, output_path=str(path), metadata=metadata_of(connections, job))
+    picture = fetch(connections.store, job.result.image)
+    write_whole(path, picture)
+    outcome = Generated(status=job.state, output_path=str(path), metadata=metadata_of(connections, job, picture))
     if include_base64:
-        outcome["output_base64"] = base64.b64encode(data).decode()
+        outcome["output_base64"] = base64.b64encode(picture).decode()
     return outcome
 
 
-def metadata_of(connections: Connections, job: Job) -> Metadata:
-    """How a finished job's picture came to be.
+def metadata_of(connections: Connections, job: Job, picture: bytes) -> Metadata:
+    """How a finished job's picture came to be. `picture` is its file.
 
     Raises:
         Permanent: the job is not finished.
@@ -94,7 +87,8 @@ def metadata_of(connections: Connections, job: Job) -> Metadata:
         raise Permanent(f"job {job.job_id} is {job.state}: it has no picture to speak of")
     manifests = {record.step: _manifest(connections, job.subject, record) for record in job.result.trail}
     verdict = Verdict.from_json(fetch(connections.store, job.result.verdict))
-    params = manifests[job.result.trail[-1].step].params
+    with Image.open(BytesIO(picture)) as opened:
+        width, height = opened.size
     summary = job.result.summary
     return Metadata(
         job_id=job.job_id,
@@ -102,7 +96,7 @@ def metadata_of(connections: Connections, job: Job) -> Metadata:
         scenario=job.brief.scenario,
         scenario_name=job.brief.scenario_name,
         photography_style=job.brief.style,
-        resolution=f"{params.get('width')}x{params.get('height')}",
+        resolution=f"{width}x{height}",
         generation_time=round((job.updated_at - job.created_at).total_seconds(), 3),
         prompt_used=job.brief.prompt,
         negative_prompt=job.brief.negative_prompt,

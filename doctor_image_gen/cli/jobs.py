@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from doctor_image_gen.cli.console import console, errors, wide
 from doctor_image_gen.cli.wishes import options_of, request_of
 from doctor_image_gen.client import Client
 from doctor_image_gen.generator import requests_for
 from doctor_image_gen.options import GenerationOptions
-from doctor_image_gen.result import failure_of, metadata_of, save_picture
+from doctor_image_gen.picture_file import make_room, write_whole
+from doctor_image_gen.result import failure_of, metadata_of
 from doctor_image_gen.settings import Settings
 from doctor_image_gen.stack import Connections
 from shared.contracts.errors import InvalidInput
-from shared.contracts.event import Event
+from shared.contracts.event import TERMINAL, Event
 from shared.jobs.port import Job
-
-console = Console()
+from shared.storage.artifacts import fetch
 
 
 def submit(arguments: argparse.Namespace) -> int:
@@ -42,7 +42,7 @@ def submit(arguments: argparse.Namespace) -> int:
         options = GenerationOptions.parse(options_of(arguments))
         photos = [Path(photo) for photo in arguments.doctor_image]
         (request,) = requests_for(client, photos, [arguments.scenario], wish, options)
-        console.print(client.submit(request), highlight=False)
+        console.print(client.submit(request))
     return 0
 
 
@@ -55,10 +55,18 @@ def watch(arguments: argparse.Namespace) -> int:
             return
         amount = "" if event.fraction is None else f" {event.fraction:.0%}"
         error = f": {event.error.message}" if event.error else ""
-        console.print(f"{event.at:%H:%M:%S} {event.step or 'job'} {event.kind}{amount}{error}", highlight=False)
+        console.print(f"{event.at:%H:%M:%S} {event.step or 'job'} {event.kind}{amount}{error}")
 
-    with _connected(Settings.load()) as (_, client):
+    settings = Settings.load()
+    with _connected(settings) as (connections, client):
+        known = connections.jobs.get(arguments.job_id)
+        if known is None and not settings.embedded:
+            errors.print(f"job '{arguments.job_id}' is not in the journal yet; waiting for it")
+        if settings.embedded:
+            _check_ended(client.job(arguments.job_id))
         job = client.follow(arguments.job_id, tell)
+    if not arguments.json:
+        console.print(f"{job.job_id} is {job.state}")
     return 0 if job.state == "done" else 1
 
 
@@ -70,12 +78,12 @@ def status(arguments: argparse.Namespace) -> int:
         fields = {"first_message", "request", "brief"}
         print(json.dumps([job.model_dump(mode="json", exclude=fields) for job in jobs], indent=2))  # noqa: T201
         return 0
-    table = Table("job", "state", "scenario", "created", "steps", "likeness")
+    table = Table("job", "state", "scenario", "created", "steps", "likeness", box=None, pad_edge=False)
     for job in jobs:
         table.add_row(*_row(job))
-    console.print(table)
+    wide.print(table)
     if arguments.job_id and jobs[0].error:
-        console.print(str(failure_of(jobs[0])), highlight=False, soft_wrap=True)
+        console.print(str(failure_of(jobs[0])))
     return 0
 
 
@@ -104,18 +112,34 @@ def result(arguments: argparse.Namespace) -> int:
                     "job_id", f"job '{job.job_id}' is still {job.state}", "`doctorgen watch` waits for its end."
                 )
             )
+        picture = fetch(connections.store, job.result.image)
         if arguments.output:
-            save_picture(connections, job, Path(arguments.output))
-        print(json.dumps(metadata_of(connections, job), indent=2))  # noqa: T201 - metadata is for machines too
+            make_room(Path(arguments.output))
+            write_whole(Path(arguments.output), picture)
+        print(json.dumps(metadata_of(connections, job, picture), indent=2))  # noqa: T201 - it is for machines too
     return 0
 
 
 def cancel(arguments: argparse.Namespace) -> int:
     """Tell all workers."""
-    with _connected(Settings.load()) as (_, client):
-        client.job(arguments.job_id)
-        client.cancel(arguments.job_id)
+    settings = Settings.load()
+    with _connected(settings) as (_, client):
+        job = client.job(arguments.job_id)
+        if job.state in TERMINAL:
+            raise InvalidInput("job_id", f"job '{job.job_id}' is {job.state} already", "There is nothing to cancel.")
+        if settings.embedded:
+            _check_ended(job)
+        client.cancel(job.job_id)
     return 0
+
+
+def _check_ended(job: Job) -> None:
+    if job.state not in TERMINAL:
+        raise InvalidInput(
+            "job_id",
+            f"job '{job.job_id}' is {job.state} in the process that was asked for it, out of reach from here",
+            "Watch and interrupt it there; if that process is gone, run `doctorgen generate` again.",
+        )
 
 
 @contextmanager
