@@ -1,11 +1,16 @@
 """All settings of the product in one typed place: `doctorgen.yaml`, the environment over it."""
 
 import logging
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
+from typing import Self
+from urllib.parse import quote
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.gateway.defaults import GenerationDefaults
@@ -16,11 +21,14 @@ from shared.worker.settings import WorkerSettings, config_file
 
 log = logging.getLogger(__name__)
 
+PREFIX = "DOCTORGEN_"
+LIKENESS_OF_A_SLIP = 0.8
+
 
 class Settings(WorkerSettings):
     """Of the SDK, the command line and the gateway: a worker's, and what they need beyond."""
 
-    model_config = SettingsConfigDict(env_prefix="DOCTORGEN_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("doctorgen"), description="of the embedded stack: artifacts and journal"
@@ -32,6 +40,21 @@ class Settings(WorkerSettings):
     generation: GenerationDefaults = GenerationDefaults()
     photo_limits: PhotoLimits = PhotoLimits()
 
+    @field_validator("data_dir", "user_folder")
+    @classmethod
+    def _home_is_found(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser()
+
+    @classmethod
+    def load(cls) -> Self:
+        """The settings as file and environment give them.
+
+        Raises:
+            InvalidInput: as of a worker's settings, or a name in the environment is nearly one of a setting.
+        """
+        _refuse_slips(os.environ)
+        return super().load()
+
     @property
     def embedded(self) -> bool:
         """Whether the whole pipeline runs inside this process."""
@@ -42,14 +65,14 @@ class Settings(WorkerSettings):
         """Where artifacts lie: as set, else beside the journal when the pipeline is embedded."""
         if "storage" in self.model_fields_set or not self.embedded:
             return self.storage
-        return StorageSettings(url=f"file://{(self.data_dir / 'store').absolute()}")
+        return StorageSettings(url=(self.data_dir / "store").absolute().as_uri())
 
     @cached_property
     def jobs_url_or_file(self) -> str:
         """Where the journal lies."""
         if self.jobs_url is not None:
             return self.jobs_url.get_secret_value()
-        return f"sqlite:///{(self.data_dir / 'jobs.sqlite').absolute()}"
+        return f"sqlite:///{quote(str((self.data_dir / 'jobs.sqlite').absolute()))}"
 
 
 class LiveDefaults:
@@ -70,8 +93,8 @@ class LiveDefaults:
             self._seen = signature
             try:
                 self._defaults = Settings.load().generation
-            except InvalidInput:
-                log.exception("the settings file cannot be used; the defaults stay as they were")
+            except (InvalidInput, ValueError, TypeError, OSError) as error:
+                log.error("the settings file cannot be used, the defaults stay as they were: %s", error)  # noqa: TRY400
         return self._defaults
 
 
@@ -81,3 +104,18 @@ def _signature(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return state.st_mtime_ns, state.st_size
+
+
+def _refuse_slips(environment: Iterable[str]) -> None:
+    """Refuse misspelt names. Those like no setting's may be anybody's: Kubernetes adds some for each service."""
+    fields = Settings.model_fields
+    known = [name.upper() for name in fields]
+    for name, field in fields.items():
+        known += [f"{name}__{inner}".upper() for inner in getattr(field.annotation, "model_fields", ())]
+    for name in environment:
+        prefix, bare = name.upper()[: len(PREFIX)], name.upper()[len(PREFIX) :]
+        if prefix != PREFIX or bare == "CONFIG" or bare.partition("__")[0].lower() in fields:
+            continue
+        near = get_close_matches(bare, known, n=1, cutoff=LIKENESS_OF_A_SLIP)
+        if near:
+            raise InvalidInput(name, "there is no such setting", f"Did you mean {PREFIX}{near[0]}?")
