@@ -1,11 +1,15 @@
 """The public face: SDK, command line, and the one place that wires everything together."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from doctor_image_gen.generator import DoctorImageGenerator
 
 __all__ = ["DoctorImageGenerator"]
+
+for _package in ("doctor_image_gen", "services", "shared"):
+    logging.getLogger(_package).addHandler(logging.NullHandler())  # a library logs for those who configure logging
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import threading
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -43,10 +44,12 @@ class Connections:
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Raises InvalidInput, Transient or Permanent, each naming what could not be opened."""
-        store = open_store(settings.storage_or_folder)
-        jobs = open_job_store(settings.jobs_url_or_file)
-        broker = open_broker(settings.broker_url.get_secret_value())
-        broker.declare(topology(retry_ladder_ms=settings.retry.ladder_ms))
+        with ExitStack() as opened:
+            store = open_store(settings.storage_or_folder)
+            jobs = opened.enter_context(closing(open_job_store(settings.jobs_url_or_file)))
+            broker = opened.enter_context(closing(open_broker(settings.broker_url.get_secret_value())))
+            broker.declare(topology(retry_ladder_ms=settings.retry.ladder_ms))
+            opened.pop_all()
         return cls(broker, store, jobs)
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """The command line, `doctorgen`."""
 
+import os
 import sys
 from importlib import import_module
 
@@ -11,6 +12,8 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status: 0 done, 1 failed, 2 the input cannot be used, 130 interrupted.
 
+    A reader that goes away early, as `head` does, ends the command without a word.
+
     The command's module is imported only now, so that `--help` answers at once.
     """
     namespace = build_parser().parse_args(arguments)
@@ -19,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     module, _, function = namespace.handler.partition(":")
     try:
         status: int = getattr(import_module(f"doctor_image_gen.cli.{module}"), function)(namespace)
+        sys.stdout.flush()
     except InvalidInput as error:
         print(f"doctorgen: {error}", file=sys.stderr)  # noqa: T201 - a command line speaks
         return MISUSED
@@ -27,4 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     return status

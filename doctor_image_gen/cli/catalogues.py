@@ -3,14 +3,12 @@
 import argparse
 import json
 
-from rich.console import Console
 from rich.table import Table
 
+from doctor_image_gen.cli.console import console
 from doctor_image_gen.recipes import load_recipes
 from doctor_image_gen.settings import Settings
 from shared.prompts.catalogue import load_catalogue
-
-console = Console()
 
 
 def scenarios(arguments: argparse.Namespace) -> int:
@@ -26,7 +24,7 @@ def scenarios(arguments: argparse.Namespace) -> int:
     table = Table("scenario", "title", "focus")
     for name, scenario in catalogue.scenarios.items():
         table.add_row(name, scenario.name, scenario.focus)
-    console.print(table)
+    console.print(table, soft_wrap=False)
     console.print("styles: " + ", ".join(catalogue.styles))
     return 0
 
@@ -38,6 +36,6 @@ def recipes(arguments: argparse.Namespace) -> int:
         print(json.dumps({name: one.model_dump(mode="json") for name, one in known.items()}, indent=2))  # noqa: T201
         return 0
     for recipe in known.values():
-        console.print(f"{recipe.name} {recipe.version}: {recipe.title}", highlight=False)
-        console.print("  " + " → ".join(step.operation for step in recipe.steps), highlight=False, soft_wrap=True)
+        console.print(f"{recipe.name} {recipe.version}: {recipe.title}")
+        console.print("  " + " → ".join(step.operation for step in recipe.steps))
     return 0

@@ -4,16 +4,13 @@ import argparse
 import json
 from typing import Any
 
-from rich.console import Console
-
 from doctor_image_gen.cli.catalogues import scenarios
+from doctor_image_gen.cli.console import console
 from doctor_image_gen.cli.progress import Progress
 from doctor_image_gen.cli.wishes import options_of, request_of
 from doctor_image_gen.generator import DoctorImageGenerator
 from doctor_image_gen.result import Generated
 from shared.contracts.errors import InvalidInput
-
-console = Console()
 
 
 def generate(arguments: argparse.Namespace) -> int:
@@ -63,6 +60,8 @@ def _check(arguments: argparse.Namespace) -> None:
             "exactly one of --scenario and --batch is needed",
             "Name one scenario, or several after --batch.",
         )
+    if arguments.scenario and arguments.output_dir:
+        raise InvalidInput("--output-dir", "it is for the pictures of --batch", "Name the picture with --output.")
     if arguments.batch and arguments.output:
         raise InvalidInput("--output", "a batch makes several pictures", "Name a folder with --output-dir.")
 
@@ -70,7 +69,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _say(outcome: Generated) -> None:
     metadata = outcome.get("metadata")
     if metadata is None:
-        console.print(f"{outcome['status']}: {outcome.get('error')}", highlight=False, soft_wrap=True)
+        console.print(f"{outcome['status']}: {outcome.get('error')}")
         return
     verdict = "passed" if metadata["verdict"]["passed"] else "failed: " + " ".join(metadata["verdict"]["reasons"])
     score = metadata["identity_score"]
@@ -82,6 +81,4 @@ def _say(outcome: Generated) -> None:
         f"  likeness {likeness}, verdict {verdict}\n"
         f"  {metadata['generation_time']:.1f} s, {metadata['cost_usd']:.4f} USD"
         + (f", reused: {', '.join(metadata['reused'])}" if metadata["reused"] else ""),
-        highlight=False,
-        soft_wrap=True,
     )

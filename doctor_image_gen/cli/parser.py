@@ -27,7 +27,9 @@ def _generate(commands: Commands) -> None:
     command = commands.add_parser("generate", help="make one picture, or one a scenario, and wait for it")
     command.set_defaults(handler="generate:generate")
     _request_arguments(command, photos_required=False)
-    command.add_argument("--batch", nargs="+", metavar="SCENARIO", help="several scenarios of the same doctor")
+    command.add_argument(
+        "--batch", action="extend", nargs="+", metavar="SCENARIO", help="several scenarios of the same doctor"
+    )
     command.add_argument("--output", metavar="FILE", help="where the picture goes (with --batch: use --output-dir)")
     command.add_argument("--output-dir", metavar="FOLDER", help="where the pictures of --batch go")
     command.add_argument("--list-scenarios", action="store_true", help="list the scenarios and end")
@@ -43,7 +45,12 @@ def _submit(commands: Commands) -> None:
 
 def _request_arguments(command: argparse.ArgumentParser, *, photos_required: bool) -> None:
     command.add_argument(
-        "--doctor-image", nargs="+", metavar="PHOTO", required=photos_required, help="one to five photos of one person"
+        "--doctor-image",
+        action="extend",
+        nargs="+",
+        metavar="PHOTO",
+        required=photos_required,
+        help="one to five photos of one person",
     )
     command.add_argument("--scenario", metavar="NAME", required=photos_required, help="see `doctorgen scenarios`")
     command.add_argument("--style", metavar="NAME", help="photography style; see `doctorgen scenarios`")
@@ -51,10 +58,16 @@ def _request_arguments(command: argparse.ArgumentParser, *, photos_required: boo
     command.add_argument("--subject", metavar="ID", help="who the person is in your records")
     command.add_argument("--consent", metavar="BASIS", help="the consent that the photos rest on")
     command.add_argument(
-        "--attribute", nargs="+", metavar="NAME=VALUE", default=[], help="gender, age, speciality, appearance, attire"
+        "--attribute",
+        action="extend",
+        nargs="+",
+        metavar="NAME=VALUE",
+        default=[],
+        help="gender, age, speciality, appearance, attire",
     )
     command.add_argument(
         "--face",
+        action="extend",
         nargs="+",
         type=int,
         metavar="N",
@@ -64,7 +77,9 @@ def _request_arguments(command: argparse.ArgumentParser, *, photos_required: boo
     command.add_argument("--recipe", metavar="NAME", help="see `doctorgen recipes`")
     command.add_argument("--engine", metavar="NAME", help="portable needs no GPU")
     command.add_argument("--seed", type=int, metavar="N", help="0 to 4294967295; derived from the request if absent")
-    command.add_argument("--set", nargs="+", metavar="STEP.PARAM=VALUE", default=[], help="parameters of single steps")
+    command.add_argument(
+        "--set", action="extend", nargs="+", metavar="STEP.PARAM=VALUE", default=[], help="parameters of single steps"
+    )
     command.add_argument("--priority", choices=("interactive", "bulk"), default="interactive")
     command.add_argument("--deadline", type=float, metavar="SECONDS", help="give up when it takes longer")
 

@@ -31,16 +31,19 @@ class Progress:
         self._jobs: set[str] = set()
 
     def __enter__(self) -> Self:
-        self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self._tasks:
+            self._bars.stop()
 
     def tell(self, event: Event) -> None:
-        """Move the bar of the event's stage."""
+        """Move the bar of the event's stage. The bars appear with the first: a refusal is no progress."""
+        if event.stage is None or event.step is None or event.kind in TERMINAL:
+            return
+        self._bars.start()
         if event.job_id not in self._jobs:
             self._jobs.add(event.job_id)
             for stage in STAGES:
@@ -48,8 +51,6 @@ class Progress:
                 if task is None:
                     task = self._tasks[stage] = self._bars.add_task(stage, total=0, note="")
                 self._bars.update(task, total=STEPS_OF_STAGE.get(stage, 1) * len(self._jobs))
-        if event.stage is None or event.step is None or event.kind in TERMINAL:
-            return
         fraction = {"finished": 1.0, "progress": event.fraction or 0.0}.get(event.kind, 0.0)
         done = self._done[event.stage]
         done[(event.job_id, event.step)] = fraction
