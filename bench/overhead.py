@@ -89,7 +89,7 @@ class Raw:
 
 
 class Ours:
-    """One worker on `refine`; we stand where `upscale` would."""
+    """One worker on `refine`; we stand where `qa` would."""
 
     def __init__(self, host: Servers) -> None:
         self._store = open_store(host.storage)
@@ -100,14 +100,14 @@ class Ours:
             stage("refine"), self._broker, self._store, Origin("bench"), usd_per_hour=1, observe=self._observe
         )
         self._listener = open_broker(host.broker_url)
-        self._next = self._listener.subscribe(queue_name("upscale"))
-        self._thread = threading.Thread(target=self._worker.run)
+        self._next = self._listener.subscribe(queue_name("qa"))
+        self._thread = threading.Thread(target=self._worker.run, daemon=True)
         self._thread.start()
 
     def round(self, number: int, blob: bytes) -> float:
         """Seconds from the delivered step to the delivered next one."""
         source = store_artifact(self._store, SUBJECT, "intermediate", blob, MEDIA)
-        first = message(f"bench-{number}", source, ("refine", "upscale"), (0.0, 0.0))
+        first = message(f"bench-{number}", source, ("refine", "qa"), (0.0, 0.0))
         self._broker.publish(step_outgoing(first))
         delivery = self._next.receive(30)
         delivered = perf_counter()

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from shared.contracts.artifacts import ArtifactRef
 from shared.contracts.step import PinnedStep, StepMessage
+from shared.contracts.verdict import Verdict
 from shared.worker.operation import EngineSpec, Operation, Outcome, Output, Params, Stage, Work
 
 MEDIA = "application/octet-stream"
@@ -30,14 +31,25 @@ class Copy:
         return Outcome({"data": Output(changed, MEDIA, "intermediate")})
 
 
+class Judge(Copy):
+    """Does, and finds everything well."""
+
+    def run(self, work: Work[CopyParams]) -> Outcome:
+        verdict = Verdict(passed=True, checks=(), reasons=())
+        return Outcome(
+            {**super().run(work).outputs, "verdict": Output(verdict.to_json(), "application/json", "verdict")}
+        )
+
+
 def stage(name: str) -> Stage:
-    """A stage that copies."""
-    engines = {"portable": EngineSpec(CopyParams, "bench.synthetic:Copy")}
+    """A stage that copies; `qa` judges, too."""
+    engine = "Judge" if name == "qa" else "Copy"
+    engines = {"portable": EngineSpec(CopyParams, f"bench.synthetic:{engine}")}
     return Stage(name, (Operation(f"{name}.copy", 1, ("data",), ("data",), seeded=False, engines=engines),))
 
 
 def message(job_id: str, source: ArtifactRef, stages: tuple[str, ...], work_ms: tuple[float, ...]) -> StepMessage:
-    """A job that goes through the stages, and ends, for whoever listens there, on a queue nobody works off."""
+    """A job that goes through the stages; the last of them, `qa`, judges."""
     slots = ("request.photos", *(f"{name}.data" for name in stages))
     steps = tuple(
         PinnedStep(
@@ -61,5 +73,5 @@ def message(job_id: str, source: ArtifactRef, stages: tuple[str, ...], work_ms: 
         cursor=0,
         artifacts={"request.photos": (source,)},
         result=slots[-1],
-        verdict=slots[-1],
+        verdict=f"{stages[-1]}.verdict",
     )
