@@ -26,7 +26,7 @@ STAGE = Stage(
             inputs=("image",),
             outputs=("image",),
             seeded=True,
-            engines={"portable": EngineSpec(PhotorealParams, "services.refine.portable_photoreal:PortablePhotoreal")},
+            engines={"portable": EngineSpec(PhotorealParams, "services.refine.portable:PortablePhotoreal")},
         ),
     ),
 )

@@ -33,7 +33,7 @@ STAGE = Stage(
             inputs=("image",),
             outputs=("image",),
             seeded=False,
-            engines={"portable": EngineSpec(ImageParams, "services.upscale.portable_image:PortableImage")},
+            engines={"portable": EngineSpec(ImageParams, "services.upscale.portable:PortableImage")},
         ),
     ),
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from services.refine.portable_photoreal import PortablePhotoreal, finish
+from services.refine.portable import PortablePhotoreal, finish
 from services.refine.stage import STAGE, PhotorealParams
 from shared.vision.blend import to_lab
 from shared.vision.codec import decode, encode_png

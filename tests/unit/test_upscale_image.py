@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from services.upscale.portable_image import PortableImage, enlarge
+from services.upscale.portable import PortableImage, enlarge
 from services.upscale.stage import STAGE, ImageParams
 from shared.vision.codec import Image, decode, encode_png
 from shared.worker.operation import Work
@@ -16,7 +16,7 @@ from tests.unit.swap_pictures import astronaut, difference, psnr
 PEAK = """
 from pathlib import Path
 import numpy as np
-from services.upscale.portable_image import PortableImage
+from services.upscale.portable import PortableImage
 from services.upscale.stage import ImageParams
 from shared.vision.codec import encode_png
 from shared.worker.operation import Work
