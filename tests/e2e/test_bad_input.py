@@ -1,8 +1,8 @@
 """Bad input, line by line of the promise, as a caller of the SDK meets it: field, finding, mend, and nothing left."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def a_folder(folder: Path) -> Sequence[Path]:
 GOOD = one(png(astronaut()))
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Case:
     """What is handed in, and what the refusal must say. The patterns are matched from their start."""
 
@@ -111,7 +111,7 @@ class Case:
     field: str
     found: str
     mend: str
-    words: dict[str, Any] = field(default_factory=dict)
+    words: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 FILES = {
