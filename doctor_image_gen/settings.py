@@ -42,8 +42,8 @@ class Settings(WorkerSettings):
 
     @field_validator("data_dir", "user_folder")
     @classmethod
-    def _home_is_found(cls, path: Path | None) -> Path | None:
-        return path and path.expanduser()
+    def _is_absolute(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser().absolute()
 
     @classmethod
     def load(cls) -> Self:
@@ -65,14 +65,14 @@ class Settings(WorkerSettings):
         """Where artifacts lie: as set, else beside the journal when the pipeline is embedded."""
         if "storage" in self.model_fields_set or not self.embedded:
             return self.storage
-        return StorageSettings(url=(self.data_dir / "store").absolute().as_uri())
+        return StorageSettings(url=(self.data_dir / "store").as_uri())
 
     @cached_property
     def jobs_url_or_file(self) -> str:
         """Where the journal lies."""
         if self.jobs_url is not None:
             return self.jobs_url.get_secret_value()
-        return f"sqlite:///{quote(str((self.data_dir / 'jobs.sqlite').absolute()))}"
+        return f"sqlite:///{quote(str(self.data_dir / 'jobs.sqlite'))}"
 
 
 class LiveDefaults:
