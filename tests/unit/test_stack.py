@@ -1,0 +1,152 @@
+"""The wiring: what is opened, what goes on in threads, and that all of it ends."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from doctor_image_gen.settings import Settings
+from doctor_image_gen.stack import CachedCatalogue, Connections, Stack
+from doctor_image_gen.stages import STAGES
+from shared.broker.port import Outgoing
+from shared.broker.topology import EVENTS, INTAKE, INTAKE_KEY, dead_queue
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.errors import InvalidInput, Permanent
+from shared.contracts.event import Event
+from shared.contracts.request import JobRequest, PhotoRef
+from shared.storage.settings import StorageSettings
+from shared.worker.dispatch import wire
+
+PATIENCE_S = 10.0
+SCENARIO = """
+name: Dental Surgery
+focus: ease
+prompt: "{subject} in a bright dental surgery, {photography_keywords}"
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+def stack(settings: Settings) -> Iterator[Stack]:
+    with Stack(settings) as stack:
+        yield stack
+
+
+def request(job_id: str) -> JobRequest:
+    photo = PhotoRef(key="inbox/nothing.png", sha256="0" * 64)
+    return JobRequest(job_id=job_id, subject="somebody", photos=(photo,), scenario="consultant")
+
+
+def test_the_embedded_pipeline_answers_and_leaves_only_its_data_folder(settings: Settings, tmp_path: Path) -> None:
+    with Stack(settings) as stack, closing(stack.connections.broker.listen(EVENTS, ("job.#",))) as events:
+        stack.connections.broker.publish(Outgoing(INTAKE, INTAKE_KEY, wire(request("job-1")), "job-1"))
+        delivery = events.receive(PATIENCE_S)
+        assert delivery is not None
+        event = Event.from_json(delivery.body)
+        assert (event.job_id, event.kind) == ("job-1", "refused")
+        assert event.error is not None
+        assert event.error.message == "there is nothing at inbox/nothing.png"
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert {path.name for path in (tmp_path / "data").iterdir()} >= {"jobs.sqlite", "store"}
+
+
+def test_a_malformed_request_goes_to_the_dead_letters_and_the_intake_lives_on(stack: Stack) -> None:
+    broker = stack.connections.broker
+    broker.publish(Outgoing(INTAKE, INTAKE_KEY, b'{"scenario": "consultant"}', "bad"))
+    with closing(broker.subscribe(dead_queue(INTAKE_KEY))) as dead:
+        delivery = dead.receive(PATIENCE_S)
+    assert delivery is not None
+    assert DeadLetter.from_json(delivery.body).error.kind == "InvalidInput"
+    with closing(broker.listen(EVENTS, ("job.#",))) as events:
+        broker.publish(Outgoing(INTAKE, INTAKE_KEY, wire(request("job-2")), "job-2"))
+        assert events.receive(PATIENCE_S) is not None
+
+
+def test_closing_ends_every_thread(settings: Settings) -> None:
+    before = set(threading.enumerate())
+    stack = Stack(settings)
+    started = set(threading.enumerate()) - before
+    assert len(started) >= 2 + len(STAGES), "intake, journal, and one worker a stage"
+    stack.close()
+    assert [thread for thread in started if thread.is_alive()] == []
+
+
+def test_a_stack_that_was_closed_can_be_opened_again_on_the_same_data(settings: Settings) -> None:
+    for job_id in ("job-1", "job-2"):
+        with Stack(settings) as stack, closing(stack.connections.broker.listen(EVENTS, ("job.#",))) as events:
+            stack.connections.broker.publish(Outgoing(INTAKE, INTAKE_KEY, wire(request(job_id)), job_id))
+            assert events.receive(PATIENCE_S) is not None
+    with closing(Connections.open(settings)) as connections:
+        assert {job.job_id for job in connections.jobs.recent()} == {"job-1", "job-2"}
+
+
+def test_an_open_stack_is_well(stack: Stack) -> None:
+    stack.check()
+
+
+def test_whoever_waits_is_told_when_a_part_of_the_pipeline_has_broken(settings: Settings) -> None:
+    stack = Stack(settings)
+    broken = threading.Event()
+
+    class Breaking:
+        def run(self) -> None:
+            try:
+                raise ZeroDivisionError("on purpose")
+            finally:
+                broken.set()
+
+        def stop(self) -> None:
+            pass
+
+    thread = threading.Thread(target=stack._run, args=(Breaking(),))  # noqa: SLF001 - no shipped loop breaks
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert broken.is_set()
+    with pytest.raises(Permanent, match="the embedded pipeline broke: on purpose"):
+        stack.check()
+    stack.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"broker_url": SecretStr("http://user:hidden@host")}, "broker_url"),
+        ({"jobs_url": SecretStr("mysql://user:hidden@host/db")}, "jobs_url"),
+        ({"storage": StorageSettings(url="s3://bucket")}, "storage.access_key"),
+    ],
+)
+def test_what_cannot_be_opened_is_named_and_no_secret_is_told(
+    tmp_path: Path, changes: dict[str, Any], field: str
+) -> None:
+    given = {"data_dir": tmp_path, "storage": StorageSettings(url=f"file://{tmp_path}/store"), **changes}
+    with pytest.raises(InvalidInput) as refused:
+        Connections.open(Settings(**given))
+    assert refused.value.field == field
+    assert "hidden" not in str(refused.value)
+
+
+def test_nothing_stays_open_when_one_of_the_connections_fails(tmp_path: Path) -> None:
+    """An SQLite file in use would have its write-ahead log beside it."""
+    storage = StorageSettings(url=f"file://{tmp_path}/store")
+    with pytest.raises(InvalidInput):
+        Connections.open(Settings(data_dir=tmp_path / "data", storage=storage, broker_url=SecretStr("nonsense")))
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["jobs.sqlite"]
+
+
+def test_a_user_s_new_scenario_counts_without_a_restart(tmp_path: Path) -> None:
+    catalogue = CachedCatalogue(tmp_path)
+    assert "dental_surgery" not in catalogue().scenarios
+    assert catalogue() is catalogue(), "nothing is read again while nothing changes"
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "scenarios" / "dental_surgery.yaml").write_text(SCENARIO)
+    assert catalogue().scenarios["dental_surgery"].name == "Dental Surgery"
+    (tmp_path / "scenarios" / "dental_surgery.yaml").unlink()
+    assert "dental_surgery" not in catalogue().scenarios
