@@ -1,5 +1,7 @@
 """Where a finished picture is put: the caller's file, whole or not at all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from shared.contracts.errors import InvalidInput
@@ -15,16 +17,12 @@ def make_room(path: Path) -> None:
     """
     if path.suffix.lower() in OTHER_TYPES:
         raise InvalidInput("output_path", f"'{path.name}' does not end in .png, but the picture is a PNG", "Rename it.")
-    if path.exists() and not path.is_file():
-        kind = "a folder" if path.is_dir() else "not a plain file"
+    with _part_of(path) as part:
+        kind = None if path.is_file() or not path.exists() else "a folder" if path.is_dir() else "not a plain file"
+        if kind is None:
+            part.touch()
+    if kind is not None:
         raise InvalidInput("output_path", f"'{path}' is {kind}", "Name the file that the picture is written to.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = _part_of(path)
-        part.touch()
-        part.unlink()
-    except (OSError, ValueError) as error:
-        raise _unwritable(path, error) from error
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -33,23 +31,23 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         InvalidInput: it cannot be put there.
     """
-    part = _part_of(path)
+    with _part_of(path) as part:
+        part.write_bytes(data)
+        part.replace(path.resolve())
+
+
+@contextmanager
+def _part_of(path: Path) -> Iterator[Path]:
+    """A name beside the picture's, of which nothing is left in the end."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = path.resolve()
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        part = whole.with_name(f".{whole.name}.part")
         try:
-            part.write_bytes(data)
-            part.replace(path.resolve())
+            yield part
         finally:
             part.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
-        raise _unwritable(path, error) from error
-
-
-def _part_of(path: Path) -> Path:
-    whole = path.resolve()
-    return whole.with_name(f".{whole.name}.part")
-
-
-def _unwritable(path: Path, error: Exception) -> InvalidInput:
-    reason = getattr(error, "strerror", None) or str(error)
-    return InvalidInput("output_path", f"'{path}' cannot be written ({reason})", "Name a file that you may write.")
+        reason = getattr(error, "strerror", None) or str(error)
+        mend = "Name a file that you may write."
+        raise InvalidInput("output_path", f"'{path}' cannot be written ({reason})", mend) from error
