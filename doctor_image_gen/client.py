@@ -124,7 +124,7 @@ class Client:
 
     def _until_ended(self, events: Subscription, job_ids: Sequence[str], timeout_s: float | None) -> Iterator[Event]:
         """Events of these jobs until the journal has the end of each: a listener may miss one, the journal does not."""
-        open_jobs = set(job_ids)
+        open_jobs = {job_id for job_id in job_ids if not self._ended(job_id)}
         ending: set[str] = set()
         give_up = None if timeout_s is None else monotonic() + timeout_s
         while open_jobs:
