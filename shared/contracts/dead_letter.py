@@ -15,10 +15,18 @@ class DeadLetter(Contract):
     """
 
     schema_version: Literal[1] = 1
+    letter_id: Identifier = Field(description="the same for the same death, however often it is told")
+    fingerprint: Identifier = Field(
+        description="the same for deaths of one cause: stage, error type, message's pattern"
+    )
     queue: str
     died_at: Instant
     worker: str
     job_id: Identifier | None = None
+    batch_id: Identifier | None = None
+    caller: Identifier | None = None
+    subject: Identifier | None = None
+    run: Annotated[int, Field(ge=0)] = 0
     step: Name | None = None
     step_key: Digest | None = None
     input_digests: dict[str, tuple[Digest, ...]] = Field(default_factory=dict)

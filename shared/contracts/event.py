@@ -16,6 +16,7 @@ EventKind = Literal[
     "progress",
     "finished",
     "retrying",
+    "replayed",
     "done",
     "dead",
     "cancelled",
@@ -37,7 +38,10 @@ class JobResult(Contract):
 
 
 class Event(Contract):
-    """`started`, `progress`, `finished`, `retrying` and `dead` speak of a step; the others of the job."""
+    """`started`, `progress`, `finished`, `retrying` and `dead` speak of a step; the others of the job.
+
+    `replayed` opens a job again: its events from then on are of a newer run, and those of older runs count no more.
+    """
 
     schema_version: Literal[1] = 1
     event_id: Identifier
@@ -48,6 +52,7 @@ class Event(Contract):
     subject: Identifier | None = None
     at: Instant
     worker: str
+    run: Annotated[int, Field(ge=0)] = Field(default=0, description="0, and one more with each replay")
     step: Name | None = None
     stage: Name | None = None
     attempt: Annotated[int, Field(ge=1)] | None = None

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from shared.contracts.artifacts import ArtifactRef, Manifest
 from shared.contracts.base import Contract
+from shared.contracts.batch import BatchEvent, BatchRequest
+from shared.contracts.beat import Beat
 from shared.contracts.control import Control
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.event import Event
@@ -26,6 +28,9 @@ PUBLISHED: dict[str, type[Contract]] = {
     "identity-record": IdentityRecord,
     "dead-letter": DeadLetter,
     "control": Control,
+    "beat": Beat,
+    "batch-request": BatchRequest,
+    "batch-event": BatchEvent,
 }
 
 

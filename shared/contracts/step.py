@@ -57,6 +57,14 @@ class StepRecord(Contract):
     cost_usd: Usd = Field(description="spent by this job: 0 where reused")
 
 
+class Lineage(Contract):
+    """Where a replay comes from."""
+
+    letter_id: Identifier
+    by: Annotated[str, StringConstraints(max_length=100)]
+    at: Instant
+
+
 class StepMessage(Contract):
     """What is on a stage's queue: the route, how far it has come, and references to what was made."""
 
@@ -75,6 +83,8 @@ class StepMessage(Contract):
     artifacts: dict[SlotName, tuple[ArtifactRef, ...]]
     result: SlotName
     verdict: SlotName
+    run: Annotated[int, Field(ge=0)] = Field(default=0, description="0, and one more with each replay")
+    lineage: Lineage | None = Field(default=None, description="of a replay")
     trail: tuple[StepRecord, ...] = ()
     attempts: Annotated[int, Field(ge=0)] = Field(default=0, description="failed attempts at the current step")
     failures: Annotated[tuple[Failure, ...], Field(max_length=2)] = Field(

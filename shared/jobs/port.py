@@ -1,11 +1,15 @@
 """What the gateway's journal asks of a job store. SQLAlchemy does SQLite and PostgreSQL."""
 
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 from shared.contracts.base import Contract, Fraction, Identifier, Instant, Name, Seconds
+from shared.contracts.batch import BatchRequest, BatchSummary
+from shared.contracts.beat import Beat
 from shared.contracts.brief import Brief
+from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.event import Event, JobResult
-from shared.contracts.request import JobRequest
+from shared.contracts.request import JobRequest, Lane
 from shared.contracts.step import ErrorAccount, StepMessage
 
 JobState = Literal["accepted", "running", "done", "refused", "dead", "cancelled", "expired"]
@@ -34,11 +38,54 @@ class Job(Contract):
     request: JobRequest | None
     brief: Brief | None = None
     first_message: StepMessage | None
+    run: int = 0
+    released_at: Instant | None = None
     steps: tuple[StepState, ...]
     error: ErrorAccount | None = None
     result: JobResult | None = None
     created_at: Instant
     updated_at: Instant
+
+
+LetterState = Literal["open", "replayed", "discarded"]
+
+
+class FiledLetter(Contract):
+    """A dead letter in the store, and what became of it."""
+
+    letter: DeadLetter
+    state: LetterState = "open"
+    settled_at: Instant | None = None
+    settled_by: str | None = None
+
+
+class LetterFilter(Contract):
+    """Which dead letters are meant: those that agree with every field that is set."""
+
+    letter_id: Identifier | None = None
+    stage: Name | None = None
+    step: Name | None = None
+    kind: str | None = None
+    fingerprint: Identifier | None = None
+    job_id: Identifier | None = None
+    batch_id: Identifier | None = None
+    caller: Identifier | None = None
+    subject: Identifier | None = None
+    state: LetterState | None = "open"
+
+
+class LetterGroup(Contract):
+    """Dead letters of one cause."""
+
+    stage: str
+    kind: str
+    error_type: str
+    fingerprint: Identifier
+    count: int
+    oldest: Instant
+    newest: Instant
+    example: Identifier
+    example_message: str
 
 
 class JobStore(Protocol):
@@ -78,3 +125,84 @@ class JobStore(Protocol):
 
     def close(self) -> None:
         """Give connections back."""
+
+    # -- releasing: an accepted job is a row until its turn comes --------------------------------------------------
+
+    def release(self, lane: Lane, window: int, publish: Callable[[Job], None]) -> Job | None:
+        """Publish the next waiting job of a lane and mark it released, in one transaction.
+
+        None where no job waits, or `window` jobs of the lane are released and have not ended. Next is the oldest job
+        of the caller whose last release (in this lane) lies farthest back. What `publish` raises undoes the mark.
+        Two releasers never take the same job.
+        """
+
+    def waiting(self, lane: Lane | None = None, *, caller: str | None = None) -> int:
+        """How many accepted jobs are not released yet."""
+
+    def in_flight(self, lane: Lane) -> int:
+        """How many jobs are released and have not ended."""
+
+    # -- dead letters ----------------------------------------------------------------------------------------------
+
+    def file_letter(self, letter: DeadLetter) -> bool:
+        """Keep a dead letter; False, and nothing changes, where one of that id stands."""
+
+    def letter_groups(self, wanted: LetterFilter) -> tuple[LetterGroup, ...]:
+        """The letters by stage, error and fingerprint, largest group first."""
+
+    def letters(self, wanted: LetterFilter, limit: int = 100) -> tuple[FiledLetter, ...]:
+        """The oldest letters first."""
+
+    def settle_letter(
+        self, letter_id: str, state: LetterState, by: str, act: Callable[[FiledLetter], None]
+    ) -> FiledLetter | None:
+        """Do `act` with an open letter and mark it `replayed` or `discarded`, in one transaction.
+
+        None, and `act` is not called, where there is no such letter or it is settled already. What `act` raises
+        leaves the letter open.
+        """
+
+    # -- workers ---------------------------------------------------------------------------------------------------
+
+    def beat(self, beat: Beat) -> None:
+        """Keep a worker's newest sign of life; an older one changes nothing."""
+
+    def workers(self) -> tuple[Beat, ...]:
+        """The newest beat of each worker that has not said `gone`, by name."""
+
+    def forget_workers(self, older_than: Instant) -> int:
+        """Drop the beats of workers that have been silent since; how many."""
+
+    # -- batches ---------------------------------------------------------------------------------------------------
+
+    def file_batch_part(self, request: BatchRequest, jobs: int) -> None:
+        """Note that a part of a batch was taken in with so many jobs. Told twice, it is one part."""
+
+    def batch(self, batch_id: str) -> BatchSummary | None:
+        """How a batch stands, counted from its jobs."""
+
+    def close_batch(self, batch_id: str, publish: Callable[[BatchSummary], None]) -> bool:
+        """Publish a batch's end once: where all its parts are filed and all its jobs have ended.
+
+        `publish` runs inside the transaction that marks the batch closed; False where it is not called.
+        """
+
+    # -- subjects --------------------------------------------------------------------------------------------------
+
+    def entomb(self, subject: str) -> None:
+        """Note that a subject is erased (by the digest of its id), so that nothing of it is taken in or kept again."""
+
+    def is_entombed(self, subject: str) -> bool:
+        """Whether the subject was erased."""
+
+    def exhume(self, subject: str) -> None:
+        """Allow a subject that was erased to be taken in anew."""
+
+    def of_subject(self, subject: str) -> tuple[Job, ...]:
+        """All jobs of a subject."""
+
+    def erase_subject(self, subject: str) -> Mapping[str, int]:
+        """Remove all rows of a subject: how many jobs, events, letters."""
+
+    def erase_older(self, than: Instant) -> Mapping[str, int]:
+        """Remove jobs that ended before, with their events and letters: how many of each."""

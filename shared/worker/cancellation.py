@@ -1,4 +1,4 @@
-"""Which jobs are no longer wanted, as told on the control exchange."""
+"""Which jobs and subjects are no longer wanted, as told on the control exchange."""
 
 import threading
 from collections import OrderedDict
@@ -7,22 +7,25 @@ from shared.broker.port import Broker
 from shared.broker.topology import CONTROL
 from shared.contracts.control import Control
 from shared.contracts.errors import InvalidInput
+from shared.contracts.step import StepMessage
 
 REMEMBERED = 100_000
 
 
 class Cancellations:
-    """Listens in a thread of its own from `start` to `close`. Remembers the newest hundred thousand jobs."""
+    """Listens in a thread of its own from the start to `close`. Remembers the newest hundred thousand of each kind."""
 
     def __init__(self, broker: Broker) -> None:
         self._subscription = broker.listen(CONTROL, ("",))
-        self._jobs: OrderedDict[str, None] = OrderedDict()
-        self._thread = threading.Thread(target=self._listen, name="cancellations", daemon=True)
+        self._jobs = Remembered()
+        self._subjects = Remembered()
         self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="cancellations", daemon=True)
         self._thread.start()
 
-    def __contains__(self, job_id: str) -> bool:
-        return job_id in self._jobs
+    def covers(self, message: StepMessage) -> bool:
+        """Whether the message's job was cancelled or its subject erased."""
+        return message.job_id in self._jobs or message.subject in self._subjects
 
     def close(self) -> None:
         """Stop listening."""
@@ -39,6 +42,23 @@ class Cancellations:
                 control = Control.from_json(delivery.body)
             except InvalidInput:
                 continue
-            self._jobs[control.job_id] = None
-            while len(self._jobs) > REMEMBERED:
-                self._jobs.popitem(last=False)
+            if control.job_id is not None:
+                self._jobs.add(control.job_id)
+            if control.subject is not None:
+                self._subjects.add(control.subject)
+
+
+class Remembered:
+    """The newest hundred thousand names that were added."""
+
+    def __init__(self) -> None:
+        self._names: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def add(self, name: str) -> None:
+        """Remember a name, and forget the oldest where there are too many."""
+        self._names[name] = None
+        if len(self._names) > REMEMBERED:
+            self._names.popitem(last=False)

@@ -11,7 +11,7 @@ from shared.contracts.errors import Cancelled, DeadlineExceeded, DoctorGenError,
 from shared.contracts.event import EventKind, JobResult
 from shared.contracts.step import ErrorAccount, Failure, StepMessage, StepRecord
 from shared.contracts.verdict import VerdictSummary
-from shared.worker.errors import account_of, classify
+from shared.worker.errors import account_of, classify, fingerprint_of
 from shared.worker.events import event_id, outgoing_event, step_event
 from shared.worker.retry import RetryPolicy
 
@@ -104,10 +104,16 @@ def _dead(
 ) -> Dispatch:
     inputs = {name: message.artifacts.get(slot, ()) for name, slot in message.step.inputs.items()}
     letter = DeadLetter(
+        letter_id=event_id(message.job_id, message.step.name, "dead", message.run, tried.attempts),
+        fingerprint=fingerprint_of(message.step.stage, account),
         queue=queue_name(message.step.stage),
         died_at=now(),
         worker=origin.worker,
         job_id=message.job_id,
+        batch_id=message.batch_id,
+        caller=message.caller,
+        subject=message.subject,
+        run=message.run,
         step=message.step.name,
         step_key=key,
         input_digests={name: tuple(ref.sha256 for ref in refs) for name, refs in inputs.items()},
@@ -124,15 +130,18 @@ def _dead(
 
 def unreadable(stage: str, delivery: Delivery, error: Exception, worker: str) -> Dispatch:
     """A message that is none of ours: kept with its reason, the consumer lives on."""
+    account = account_of(error)
     letter = DeadLetter(
+        letter_id=event_id(stage, delivery.body.hex()),
+        fingerprint=fingerprint_of(stage, account),
         queue=queue_name(stage),
         died_at=now(),
         worker=worker,
         attempts=1,
-        error=account_of(error),
+        error=account,
         body=delivery.body[:MESSAGE_LIMIT_BYTES].decode(errors="replace"),
     )
-    return Dispatch(Outgoing("", dead_queue(stage), letter.to_json(), event_id(stage, delivery.body.hex())))
+    return Dispatch(Outgoing("", dead_queue(stage), letter.to_json(), letter.letter_id))
 
 
 def _first_and_last(failures: tuple[Failure, ...], latest: Failure) -> tuple[Failure, ...]:

@@ -1,10 +1,15 @@
 """Gives every exception a place in our vocabulary, and an account that fits into a message."""
 
 import errno
+import re
 import traceback
 
 from shared.contracts.errors import DoctorGenError, InvalidInput, Permanent, ResourceExhausted, Transient
 from shared.contracts.step import ErrorAccount
+from shared.storage.digest import sha256
+
+VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|[A-Za-z]+-[0-9a-f]{6,}|\S*[0-9]\S*|\S*/\S*")
+"""What differs between two errors of one cause: quoted words, ids, numbers, paths."""
 
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
 
@@ -36,3 +41,12 @@ def account_of(error: BaseException) -> ErrorAccount:
         hint=hint,
         traceback="".join(traceback.format_exception(error))[-2000:],
     )
+
+
+def fingerprint_of(stage: str, account: ErrorAccount) -> str:
+    """The same for errors of one cause: stage, exception and message, names and numbers in it left out.
+
+    Sixteen hexadecimal digits.
+    """
+    pattern = VARIABLE.sub("#", account.message)
+    return sha256("/".join((stage, account.kind, account.type, account.field or "", pattern)).encode())[:16]

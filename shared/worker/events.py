@@ -19,7 +19,7 @@ def step_event(message: StepMessage, kind: EventKind, worker: str, **details: An
     """An event about the message's current step. `details` are further fields of Event."""
     attempt = message.attempts + 1
     return Event(
-        event_id=event_id(message.job_id, message.step.name, kind, attempt, details.get("fraction", "")),
+        event_id=event_id(message.job_id, message.run, message.step.name, kind, attempt, details.get("fraction", "")),
         kind=kind,
         job_id=message.job_id,
         batch_id=message.batch_id,
@@ -27,6 +27,7 @@ def step_event(message: StepMessage, kind: EventKind, worker: str, **details: An
         subject=message.subject,
         at=now(),
         worker=worker,
+        run=message.run,
         step=message.step.name,
         stage=message.step.stage,
         attempt=attempt,

@@ -170,7 +170,7 @@ class Worker:
     def _still_wanted(self, message: StepMessage) -> None:
         if self._current is None:
             raise _HandedBackError
-        if message.job_id in self._cancelled:
+        if self._cancelled.covers(message):
             raise Cancelled(f"job {message.job_id} was cancelled")
         if message.deadline is not None and message.deadline < now():
             raise DeadlineExceeded(f"the job's deadline, {message.deadline.isoformat()}, has passed")
