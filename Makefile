@@ -12,7 +12,7 @@ test: $(VENV)/.tested servers lint types
 	$(BIN)/python -m pytest
 
 unit: $(VENV)/.tested
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n 2 tests/unit
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """What every contract shares: strict, immutable, nothing unknown let through."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from inspect import isclass
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -10,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    SecretStr,
     StringConstraints,
     ValidationError,
 )
@@ -78,15 +80,29 @@ class Contract(BaseModel):
 def invalid_input(error: ValidationError, where: str, model: type[BaseModel]) -> InvalidInput:
     """Turn pydantic's report into one sentence that names the field, what was found and the mend.
 
-    `where` is the path of the document itself, put before the field's own path; may be empty.
+    `where` is the path of the document itself, put before the field's own path; may be empty. What was found is not
+    repeated where the field holds a secret.
     """
     errors: list[Any] = sorted(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
     first = errors[0]
     field = ".".join(part for part in (where, *map(str, first["loc"])) if part) or model.__name__
     shown = repr(first.get("input"))
-    found = first["msg"] if len(shown) > 80 or first["type"] == "missing" else f"{first['msg']}, found {shown}"
+    owner, annotation = _at(model, first["loc"])
+    silent = len(shown) > 80 or first["type"] == "missing" or SecretStr in (annotation, *get_args(annotation))
+    found = first["msg"] if silent else f"{first['msg']}, found {shown}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        mend = nearest(str(first["loc"][-1]), model.model_fields)
+        mend = nearest(str(first["loc"][-1]), owner.model_fields)
         return InvalidInput(field, f"there is no such field{more}", mend)
     return InvalidInput(field, found + more, f"Correct it and try again; {model.__name__} states the bounds.")
+
+
+def _at(model: type[BaseModel], path: tuple[str | int, ...]) -> tuple[type[BaseModel], Any]:
+    """The model that the path's last step belongs to, as far as the path leads through models; the type there."""
+    annotation: Any = None
+    for step in path:
+        inner = [one for one in (annotation, *get_args(annotation)) if isclass(one) and issubclass(one, BaseModel)]
+        model = inner[0] if inner else model
+        field = model.model_fields.get(str(step))
+        annotation = None if field is None else field.annotation
+    return model, annotation

@@ -5,11 +5,18 @@ working folder or the file that `DOCTORGEN_CONFIG` names.
 """
 
 import os
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
 from yaml import YAMLError
 
 from shared.contracts.base import invalid_input
@@ -17,10 +24,12 @@ from shared.contracts.errors import InvalidInput
 from shared.storage.settings import StorageSettings
 from shared.worker.retry import RetryPolicy
 
+CONFIG = "DOCTORGEN_CONFIG"
+
 
 def config_file() -> Path:
     """The settings file: `DOCTORGEN_CONFIG`, or `doctorgen.yaml` in the working folder. Need not exist."""
-    return Path(os.environ.get("DOCTORGEN_CONFIG", "doctorgen.yaml"))
+    return Path(os.environ.get(CONFIG, "doctorgen.yaml"))
 
 
 class WorkerSettings(BaseSettings):
@@ -44,18 +53,34 @@ class WorkerSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """What is passed in, then the environment, then the file."""
-        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=config_file())
+        return init_settings, env_settings, _File(settings_cls, yaml_file=config_file())
 
     @classmethod
     def load(cls) -> Self:
         """The settings as file and environment give them.
 
         Raises:
-            InvalidInput: a setting is unknown or out of range, or the file is no YAML.
+            InvalidInput: a setting is unknown or out of range, or the file is missing though named, or no YAML.
         """
+        if CONFIG in os.environ and not config_file().is_file():
+            raise InvalidInput(CONFIG, f"there is no file '{config_file()}'", "Name the settings file.")
         try:
             return cls()
         except ValidationError as error:
             raise invalid_input(error, "settings", cls) from error
-        except YAMLError as error:
+        except SettingsError as error:
+            raise InvalidInput(
+                "settings", f"{error} is no JSON", "Set single fields, as DOCTORGEN_STORAGE__URL does."
+            ) from error
+        except (YAMLError, UnicodeDecodeError, OSError) as error:
             raise InvalidInput(str(config_file()), f"this is not YAML: {error}", "Mend the file.") from error
+
+
+class _File(YamlConfigSettingsSource):
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        document: object = super()._read_file(file_path)
+        if not isinstance(document, dict):
+            raise InvalidInput(
+                str(file_path), "it is no list of `name: value` lines", "docs/operate.md has an example."
+            )
+        return document

@@ -153,7 +153,7 @@ def test_secrets_are_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "field", "words"),
     [
         ("brokr_url: x", "settings.brokr_url", "there is no such field. Did you mean broker_url"),
-        ("storage: {acces_key: x}", "settings.storage.acces_key", "there is no such field"),
+        ("storage: {acces_key: x}", "settings.storage.acces_key", "there is no such field. Did you mean access_key"),
         ("worker_usd_per_hour: -1", "settings.worker_usd_per_hour", "greater than or equal to 0, found -1"),
         ("worker_usd_per_hour: cheap", "settings.worker_usd_per_hour", "should be a valid number"),
         ("shutdown_grace_s: 999999", "settings.shutdown_grace_s", "less than or equal to 3600, found 999999"),
@@ -161,10 +161,12 @@ def test_secrets_are_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         ("retry: {ladder_ms: []}", "settings.retry.ladder_ms", "at least 1 item"),
         ("retry: {base_delay_ms: 0}", "settings.retry.base_delay_ms", "found 0"),
         ("generation: {recipe: A b}", "settings.generation.recipe", "found 'A b'"),
-        ("generation: {recpe: quick}", "settings.generation.recpe", "there is no such field"),
+        ("generation: {recpe: quick}", "settings.generation.recpe", "there is no such field. Did you mean recipe"),
         ("photo_limits: {min_side: 5}", "settings.photo_limits.min_side", "there is no such field"),
         ("storage: {url: 'ftp://x'}", "storage.url", "the scheme is 'ftp'"),
         ("a: [", "doctorgen.yaml", "this is not YAML"),
+        ("- 1", "doctorgen.yaml", "it is no list of `name: value` lines"),
+        ("text", "doctorgen.yaml", "it is no list of `name: value` lines"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(text: str, field: str, words: str) -> None:
@@ -179,6 +181,39 @@ def test_keys_in_the_storage_url_are_refused_and_not_repeated() -> None:
     write(f"storage: {{url: 's3://key:{SECRET}@bucket'}}")
     error = refusal()
     assert str(error) == "storage.url: it holds keys. Set storage.access_key and storage.secret_key instead."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "storage: {secret_key: 20071969}",
+        "storage: {access_key: [20071969]}",
+        "broker_url: ['amqp://user:20071969@host/']",
+        "jobs_url: {a: 20071969}",
+    ],
+)
+def test_a_secret_of_the_wrong_type_is_not_repeated(text: str) -> None:
+    """A password of digits alone is a number to YAML, unless it is quoted."""
+    write(text)
+    assert "20071969" not in str(refusal())
+
+
+def test_a_file_that_is_no_text_is_named() -> None:
+    Path("doctorgen.yaml").write_bytes(b"\xff\xfe")
+    assert refusal().field == "doctorgen.yaml"
+
+
+def test_a_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCTORGEN_CONFIG", "doctorgn.yaml")
+    assert str(refusal()) == "DOCTORGEN_CONFIG: there is no file 'doctorgn.yaml'. Name the settings file."
+
+
+@pytest.mark.parametrize("section", ["STORAGE", "GENERATION"])
+def test_a_section_that_is_no_json_is_named_but_not_repeated(monkeypatch: pytest.MonkeyPatch, section: str) -> None:
+    monkeypatch.setenv(f"DOCTORGEN_{section}", SECRET)
+    error = refusal()
+    assert f'"{section.lower()}"' in error.found
+    assert SECRET not in str(error)
 
 
 @pytest.mark.parametrize(
