@@ -1,5 +1,6 @@
 """What every contract shares: strict, immutable, nothing unknown let through."""
 
+import json
 from datetime import UTC, datetime
 from inspect import isclass
 from typing import Annotated, Any, Self, get_args
@@ -18,6 +19,7 @@ from pydantic import (
 
 from shared.contracts.errors import InvalidInput
 from shared.contracts.nearest import nearest
+from shared.contracts.upgrade import VERSION, OtherVersion, upgraded
 
 MESSAGE_LIMIT_BYTES = 16 * 1024
 
@@ -66,15 +68,18 @@ class Contract(BaseModel):
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Self:
-        """Parse a document.
+        """Parse a document. One of an older schema is upgraded, and so are the documents within it.
 
         Raises:
-            InvalidInput: the first offending field and what was found there.
+            InvalidInput: the first offending field and what was found there; or the document's schema is newer.
         """
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise invalid_input(error, "", cls) from error
+            others = _other_versions(error, cls)
+            if not others:
+                raise invalid_input(error, "", cls) from error
+        return cls.from_json(json.dumps(upgraded(json.loads(data), others)))
 
 
 def invalid_input(error: ValidationError, where: str, model: type[BaseModel]) -> InvalidInput:
@@ -95,6 +100,16 @@ def invalid_input(error: ValidationError, where: str, model: type[BaseModel]) ->
         mend = nearest(str(first["loc"][-1]), owner.model_fields)
         return InvalidInput(field, f"there is no such field{more}", mend)
     return InvalidInput(field, found + more, f"Correct it and try again; {model.__name__} states the bounds.")
+
+
+def _other_versions(error: ValidationError, model: type[BaseModel]) -> list[OtherVersion]:
+    """Which documents are not of the version that their contract has at present: the model's own, or some within."""
+    return [
+        OtherVersion(found["loc"][:-1], owner.__name__, found["input"], owner.model_fields[VERSION].default)
+        for found in error.errors(include_url=False)
+        if found["loc"][-1:] == (VERSION,) and type(found["input"]) is int
+        for owner, _ in [_at(model, found["loc"])]
+    ]
 
 
 def _at(model: type[BaseModel], path: tuple[str | int, ...]) -> tuple[type[BaseModel], Any]:
