@@ -54,6 +54,11 @@ def for_writing(engine: Engine) -> Engine:
     return engine.execution_options(job_store_begin="BEGIN IMMEDIATE")
 
 
+def outside_transactions(engine: Engine) -> Engine:
+    """The same pool; every statement stands for itself, as VACUUM must."""
+    return engine.execution_options(job_store_begin=None, isolation_level="AUTOCOMMIT")
+
+
 def _sqlite(url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
         raise InvalidInput(FIELD, "a SQLite job store needs a file; this URL names none", MEND)
@@ -91,7 +96,9 @@ def _turn_to_wal(connection: sqlite3.Connection) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("job_store_begin", "BEGIN"))
+    begin = connection.get_execution_options().get("job_store_begin", "BEGIN")
+    if begin is not None:
+        connection.exec_driver_sql(begin)
 
 
 def _postgresql(url: URL) -> Engine:

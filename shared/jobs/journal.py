@@ -33,19 +33,30 @@ def apply(job: Job, event: Event) -> Job:
     """
     if event.job_id != job.job_id:
         raise ValueError(f"event {event.event_id} is of job {event.job_id}, not of {job.job_id}")
-    known = job.model_copy(
+    if event.run < job.run:
+        return job
+    standing = job if event.run == job.run else _opened_again(job, event.run)
+    known = standing.model_copy(
         update={
-            "steps": tuple(_step_after(step, event) for step in job.steps),
-            "updated_at": max(job.updated_at, event.at),
+            "steps": tuple(_step_after(step, event) for step in standing.steps),
+            "updated_at": max(standing.updated_at, event.at),
         }
     )
-    if job.state in ENDS.values():
+    if standing.state in ENDS.values():
         return known
     if event.kind in ENDS:
         return known.model_copy(
             update={"state": ENDS[event.kind], "error": event.error, "result": event.result},
         )
     return known.model_copy(update={"state": "running"}) if event.kind in _TELLS_OF_WORK else known
+
+
+def _opened_again(job: Job, run: int) -> Job:
+    """The job at the start of a newer run: what is finished stays, the rest is yet to be done."""
+    steps = tuple(
+        step if step.state == "finished" else StepState(step=step.step, state="waiting") for step in job.steps
+    )
+    return job.model_copy(update={"run": run, "state": "running", "steps": steps, "error": None, "result": None})
 
 
 def _step_after(step: StepState, event: Event) -> StepState:

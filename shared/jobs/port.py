@@ -33,11 +33,11 @@ class Job(Contract):
     job_id: Identifier
     batch_id: Identifier | None = None
     caller: Identifier
-    subject: Identifier | None
+    subject: Identifier | None = None
     state: JobState
-    request: JobRequest | None
+    request: JobRequest | None = None
     brief: Brief | None = None
-    first_message: StepMessage | None
+    first_message: StepMessage | None = None
     run: int = 0
     released_at: Instant | None = None
     steps: tuple[StepState, ...]

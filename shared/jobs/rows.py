@@ -3,16 +3,17 @@
 import json
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from sqlalchemy import RowMapping
 
+from shared.contracts.base import Contract
 from shared.contracts.brief import Brief
 from shared.contracts.event import JobResult
-from shared.contracts.request import JobRequest
+from shared.contracts.request import JobRequest, Lane
 from shared.contracts.step import ErrorAccount, StepMessage
 from shared.jobs.port import Job, StepState
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound=Contract)
 
 _STEPS: TypeAdapter[tuple[StepState, ...]] = TypeAdapter(tuple[StepState, ...])
 
@@ -23,8 +24,10 @@ def row_of(job: Job) -> dict[str, Any]:
         "job_id": job.job_id,
         "batch_id": job.batch_id,
         "caller": job.caller,
+        "lane": lane_of(job),
         "idempotency_key": idempotency_column(job),
         "subject": job.subject,
+        "released_at": job.released_at,
         "created_at": job.created_at,
         "request": _document(job.request),
         "brief": _document(job.brief),
@@ -35,12 +38,18 @@ def row_of(job: Job) -> dict[str, Any]:
 
 def changes_of(job: Job) -> dict[str, Any]:
     """The columns that events change."""
+    result = job.result
     return {
         "state": job.state,
+        "run": job.run,
         "updated_at": job.updated_at,
         "steps": _STEPS.dump_json(job.steps).decode(),
         "error": _document(job.error),
-        "result": _document(job.result),
+        "result": _document(result),
+        "score": result and result.summary.identity_score,
+        "passed": result and result.summary.passed,
+        "seconds": result and result.seconds,
+        "cost_usd": result and result.cost_usd,
     }
 
 
@@ -55,6 +64,8 @@ def job_of(row: RowMapping) -> Job:
         request=_parsed(JobRequest, row["request"]),
         brief=_parsed(Brief, row["brief"]),
         first_message=_parsed(StepMessage, row["first_message"]),
+        run=row["run"],
+        released_at=row["released_at"],
         steps=_STEPS.validate_json(row["steps"]),
         error=_parsed(ErrorAccount, row["error"]),
         result=_parsed(JobResult, row["result"]),
@@ -63,15 +74,20 @@ def job_of(row: RowMapping) -> Job:
     )
 
 
+def lane_of(job: Job) -> Lane | None:
+    """The lane a job is released in; None where there is nothing to publish."""
+    return job.first_message.priority if job.first_message else None
+
+
 def idempotency_column(job: Job) -> str | None:
     """The key the caller gave, as a JSON string: any character can be kept that way."""
     key = job.request.idempotency_key if job.request else None
     return None if key is None else json.dumps(key)
 
 
-def _document(model: BaseModel | None) -> str | None:
+def _document(model: Contract | None) -> str | None:
     return None if model is None else model.model_dump_json()
 
 
 def _parsed(model: type[M], document: str | None) -> M | None:
-    return None if document is None else model.model_validate_json(document)
+    return None if document is None else model.from_json(document)

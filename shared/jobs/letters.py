@@ -1,0 +1,130 @@
+"""Dead letters, in SQL."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, func, select, update
+
+from shared.contracts.base import now
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.errors import InvalidInput
+from shared.jobs.port import FiledLetter, LetterFilter, LetterGroup, LetterState
+from shared.jobs.session import SqlPart
+from shared.jobs.tables import dead_letters
+
+
+class Letters(SqlPart):
+    """Files dead letters, groups them by cause, and settles each once."""
+
+    def file_letter(self, letter: DeadLetter) -> bool:
+        with self._writing() as connection:
+            return self._insert_new(connection, dead_letters, _row_of(letter))
+
+    def letter_groups(self, wanted: LetterFilter) -> tuple[LetterGroup, ...]:
+        cause = [dead_letters.c[name] for name in ("stage", "kind", "error_type", "fingerprint")]
+        groups = (
+            select(
+                *cause,
+                func.count().label("count"),
+                func.min(dead_letters.c.died_at).label("oldest"),
+                func.max(dead_letters.c.died_at).label("newest"),
+                func.min(dead_letters.c.letter_id).label("example"),
+            )
+            .where(*_agrees(wanted))
+            .group_by(*cause)
+            .subquery()
+        )
+        query = (
+            select(groups, dead_letters.c.document)
+            .join(dead_letters, dead_letters.c.letter_id == groups.c.example)
+            .order_by(groups.c.count.desc(), groups.c.oldest, groups.c.fingerprint)
+        )
+        with self._reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return tuple(_group_of(row) for row in rows)
+
+    def letters(self, wanted: LetterFilter, limit: int = 100) -> tuple[FiledLetter, ...]:
+        if limit < 1:
+            raise InvalidInput("limit", f"{limit} dead letters were asked for", "Ask for at least one.")
+        query = (
+            select(dead_letters)
+            .where(*_agrees(wanted))
+            .order_by(dead_letters.c.died_at, dead_letters.c.letter_id)
+            .limit(limit)
+        )
+        with self._reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return tuple(_letter_of(row) for row in rows)
+
+    def settle_letter(
+        self, letter_id: str, state: LetterState, by: str, act: Callable[[FiledLetter], None]
+    ) -> FiledLetter | None:
+        with self._publishing() as connection:
+            same = dead_letters.c.letter_id == letter_id
+            open_one = select(dead_letters).where(same, dead_letters.c.state == "open").with_for_update()
+            row = connection.execute(open_one).mappings().one_or_none()
+            if row is None:
+                return None
+            letter = _letter_of(row)
+            act(letter)
+            settled = letter.model_copy(update={"state": state, "settled_at": now(), "settled_by": by})
+            connection.execute(
+                update(dead_letters)
+                .where(same)
+                .values(state=state, settled_at=settled.settled_at, settled_by=json.dumps(by))
+            )
+            return settled
+
+
+def _row_of(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "letter_id": letter.letter_id,
+        "stage": _column(_stage_of(letter)),
+        "step": letter.step,
+        "kind": _column(letter.error.kind),
+        "error_type": _column(letter.error.type),
+        "fingerprint": letter.fingerprint,
+        "job_id": letter.job_id,
+        "batch_id": letter.batch_id,
+        "caller": letter.caller,
+        "subject": letter.subject,
+        "run": letter.run,
+        "died_at": letter.died_at,
+        "raw": letter.body is not None,
+        "state": "open",
+        "document": letter.model_dump_json(),
+    }
+
+
+def _letter_of(row: RowMapping) -> FiledLetter:
+    by = row["settled_by"]
+    return FiledLetter(
+        letter=DeadLetter.from_json(row["document"]),
+        state=row["state"],
+        settled_at=row["settled_at"],
+        settled_by=None if by is None else json.loads(by),
+    )
+
+
+def _group_of(row: RowMapping) -> LetterGroup:
+    example = DeadLetter.from_json(row["document"])
+    told = {name: row[name] for name in LetterGroup.model_fields if name != "example_message"}
+    return LetterGroup(**told, example_message=example.error.message)
+
+
+def _agrees(wanted: LetterFilter) -> list[ColumnElement[bool]]:
+    return [dead_letters.c[name] == _column(value) for name, value in wanted if value is not None]
+
+
+def _stage_of(letter: DeadLetter) -> str:
+    """The stage whose step it is, or else the one its queue is named after: `doctorgen.<stage>.…`."""
+    if letter.message is not None:
+        return letter.message.step.stage
+    _, _, after = letter.queue.partition(".")
+    return after.partition(".")[0] or letter.queue
+
+
+def _column(words: str) -> str:
+    """PostgreSQL's text cannot hold NUL; the document keeps it."""
+    return words.replace("\x00", "\N{REPLACEMENT CHARACTER}")

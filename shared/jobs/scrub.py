@@ -1,0 +1,39 @@
+"""Takes what was deleted off the disk, as far as the database lets us. docs/job-states.md says how far."""
+
+import time
+from typing import Final
+
+from sqlalchemy import Connection, Engine, text
+
+from shared.contracts.errors import Transient
+from shared.jobs.database import LOCK_WAIT_S, outside_transactions
+from shared.jobs.failures import classified
+
+PAUSE_S: Final = 0.02
+
+
+def scrub(engine: Engine, name: str) -> None:
+    """Leave nothing of deleted rows in SQLite's files; let PostgreSQL reuse their space.
+
+    Deleted bytes linger in SQLite's free pages, in gaps of pages in use, and in its write-ahead log; so the file is
+    written anew and the log emptied.
+
+    Raises:
+        Transient: somebody reads or writes for too long; the rows are gone, but call again.
+    """
+    with classified(name), outside_transactions(engine).connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("VACUUM jobs, events, dead_letters"))
+            return
+        connection.execute(text("VACUUM"))
+        give_up_at = time.monotonic() + LOCK_WAIT_S
+        while not _empty_the_log(connection):
+            if time.monotonic() > give_up_at:
+                raise Transient(f"{name} is being read: what was erased is still in its write-ahead log. Try again.")
+            time.sleep(PAUSE_S)
+
+
+def _empty_the_log(connection: Connection) -> bool:
+    """Whether SQLite's write-ahead log is empty now: nobody was reading an older state of the database."""
+    busy: int = connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).scalar_one()
+    return busy == 0
