@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 from shared.broker.port import Exchange, Queue, Topology
 from shared.contracts.errors import InvalidInput
@@ -12,41 +13,72 @@ INTAKE = "doctorgen.intake"
 CONTROL = "doctorgen.control"
 
 INTAKE_KEY = "intake"
+BATCH_KEY = "batch"
 JOURNAL = "journal"
 
 STAGES = ("identity", "generate", "swap", "refine", "upscale", "qa")
+LANES: tuple[Literal["interactive"], Literal["bulk"]] = ("interactive", "bulk")
 RETRY_LADDER_MS = (1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000)
+QUEUE_LIMIT = 10_000
 
 
-def queue_name(stage: str) -> str:
-    """Name the queue that a stage's workers read; also that of `intake` and of `journal`."""
-    return f"doctorgen.{stage}"
+def queue_name(stage: str, lane: str | None = None) -> str:
+    """Name the queue that a stage's workers read for a lane; `intake` and `journal` have one queue and no lanes."""
+    return f"doctorgen.{stage}" if lane is None else f"doctorgen.{stage}.{lane}"
+
+
+def routing_key(stage: str, lane: str) -> str:
+    """Name the key under which a step reaches a stage's lane on `doctorgen.steps`."""
+    return f"{stage}.{lane}"
+
+
+def work_queues(stage: str) -> tuple[str, str]:
+    """Name both queues of a stage, that of the interactive lane first."""
+    interactive, bulk = LANES
+    return queue_name(stage, interactive), queue_name(stage, bulk)
+
+
+def retry_queue(stage: str, lane: str | None, delay_ms: int) -> str:
+    """Name the queue that holds a message for `delay_ms` and then gives it back; the intake's lane is None."""
+    return f"{queue_name(stage, lane)}.retry.{delay_ms}ms"
+
+
+def retry_queues(stage: str, retry_ladder_ms: Sequence[int] = RETRY_LADDER_MS) -> tuple[str, ...]:
+    """Name all retry queues of a stage, or of `intake`."""
+    return tuple(retry_queue(stage, lane, delay) for lane in _lanes(stage) for delay in retry_ladder_ms)
 
 
 def dead_queue(stage: str) -> str:
-    """Name the queue where a stage's undeliverable and failed messages rest until someone replays them."""
+    """Name the queue where a stage's undeliverable and failed messages, of both lanes, wait to be filed."""
     return f"doctorgen.{stage}.dead"
 
 
-def retry_queue(stage: str, delay_ms: int) -> str:
-    """Name the queue that holds a message for `delay_ms` and then gives it back to the stage."""
-    return f"doctorgen.{stage}.retry.{delay_ms}ms"
+def all_queues(retry_ladder_ms: Sequence[int] = RETRY_LADDER_MS) -> tuple[str, ...]:
+    """Name every queue that the default topology declares with this ladder."""
+    return tuple(queue.name for queue in topology(retry_ladder_ms=retry_ladder_ms).queues)
 
 
-def topology(stages: Sequence[str] = STAGES, retry_ladder_ms: Sequence[int] = RETRY_LADDER_MS) -> Topology:
+def topology(
+    stages: Sequence[str] = STAGES,
+    retry_ladder_ms: Sequence[int] = RETRY_LADDER_MS,
+    queue_limit: int = QUEUE_LIMIT,
+) -> Topology:
     """Lay out every exchange and queue of the pipeline.
 
-    Steps go to `doctorgen.steps` with the stage as routing key, job requests to `doctorgen.intake` with the key
-    `intake`, events to `doctorgen.events` (all of them reach the journal's queue), commands to `doctorgen.control`.
+    Steps go to `doctorgen.steps` with `<stage>.<lane>` as routing key, job and batch requests to `doctorgen.intake`
+    with the keys `intake` and `batch`, events to `doctorgen.events` (all of them reach the journal's queue), commands
+    to `doctorgen.control`. A batch request that waited in a retry queue comes back under the key `intake`.
 
     Args:
         stages: the stages to have queues for.
-        retry_ladder_ms: the delays of the retry queues in milliseconds, rising; each stage and the intake get all.
+        retry_ladder_ms: the delays of the retry queues in milliseconds, rising; each lane and the intake get all.
+        queue_limit: how many messages may wait in a lane's queue or the intake's before it refuses more. Messages
+            that come back, from retry queues or from consumers, are never lost to it: they wait their turn.
 
     Raises:
-        InvalidInput: the ladder does not rise, or holds a delay below one millisecond.
+        InvalidInput: the ladder does not rise, or holds a delay below one millisecond, or the limit is below one.
     """
-    _check_ladder(retry_ladder_ms)
+    _check(retry_ladder_ms, queue_limit)
     exchanges = (
         Exchange(STEPS, "direct"),
         Exchange(EVENTS, "topic"),
@@ -55,24 +87,41 @@ def topology(stages: Sequence[str] = STAGES, retry_ladder_ms: Sequence[int] = RE
     )
     queues: list[Queue] = []
     for stage in stages:
-        queues += _worked_off(stage, (STEPS, stage), retry_ladder_ms)
-    queues += _worked_off(INTAKE_KEY, (INTAKE, INTAKE_KEY), retry_ladder_ms)
-    queues += _worked_off(JOURNAL, (EVENTS, "#"), ())
+        # The order matters to the broker: a queue's dead-letter target stands before the queue.
+        queues.append(Queue(dead_queue(stage)))
+        for lane in LANES:
+            source = (STEPS, routing_key(stage, lane))
+            queues += _worked_off(stage, lane, (source,), retry_ladder_ms, queue_limit)
+    queues.append(Queue(dead_queue(INTAKE_KEY)))
+    intake = ((INTAKE, INTAKE_KEY), (INTAKE, BATCH_KEY))
+    queues += _worked_off(INTAKE_KEY, None, intake, retry_ladder_ms, queue_limit)
+    queues.append(Queue(dead_queue(JOURNAL)))
+    queues += _worked_off(JOURNAL, None, ((EVENTS, "#"),), (), None)
     return Topology(exchanges, tuple(queues))
 
 
-def _worked_off(stage: str, source: tuple[str, str], retry_ladder_ms: Sequence[int]) -> list[Queue]:
-    # The order matters to the broker: a queue's dead-letter target stands before the queue.
-    dead = Queue(dead_queue(stage))
-    main = Queue(queue_name(stage), bindings=(source,), dead_letter=("", dead.name))
-    retries = [Queue(retry_queue(stage, delay), ttl_ms=delay, dead_letter=source) for delay in retry_ladder_ms]
-    return [dead, main, *retries]
+def _worked_off(
+    stage: str,
+    lane: str | None,
+    sources: tuple[tuple[str, str], ...],
+    retry_ladder_ms: Sequence[int],
+    limit: int | None,
+) -> list[Queue]:
+    main = Queue(queue_name(stage, lane), bindings=sources, dead_letter=("", dead_queue(stage)), max_length=limit)
+    names = {delay: retry_queue(stage, lane, delay) for delay in retry_ladder_ms}
+    return [main, *(Queue(name, ttl_ms=delay, dead_letter=sources[0]) for delay, name in names.items())]
 
 
-def _check_ladder(ladder_ms: Sequence[int]) -> None:
+def _lanes(stage: str) -> tuple[str | None, ...]:
+    return (None,) if stage == INTAKE_KEY else LANES
+
+
+def _check(ladder_ms: Sequence[int], queue_limit: int) -> None:
     if any(delay < 1 for delay in ladder_ms) or any(later <= sooner for sooner, later in pairwise(ladder_ms)):
         raise InvalidInput(
             "retry_ladder_ms",
             f"found {list(ladder_ms)}",
             "Give rising delays of at least one millisecond, for example 1000, 5000, 30000.",
         )
+    if queue_limit < 1:
+        raise InvalidInput("queue_limit", f"found {queue_limit}", "Let at least one message wait, for example 10000.")

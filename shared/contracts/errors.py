@@ -25,6 +25,18 @@ class Transient(DoctorGenError):
     hint = "Replay once the broker and the object store answer again."
 
 
+class StoreAway(Transient):
+    """The object store does not answer. No fault of the step: it is waited out, and counts as no attempt."""
+
+    hint = "Replay once the object store answers again."
+
+
+class QueueFull(Transient):
+    """A queue holds as many messages as it may: back-pressure, not a fault."""
+
+    hint = "Wait until workers have caught up, or add workers, then try again."
+
+
 class ResourceExhausted(DoctorGenError):
     """Out of memory or disk: smaller, elsewhere or later."""
 
@@ -53,3 +65,21 @@ class DeadlineExceeded(DoctorGenError):
     """The job's deadline passed before it was finished."""
 
     hint = "Submit the job again with a later deadline."
+
+
+class StepTimedOut(DoctorGenError):
+    """A step ran past its stage's deadline and was ended."""
+
+    hint = "Look at what the worker was doing; raise step_deadline_s for this stage if the work is that long."
+
+
+class WorkerCrashed(DoctorGenError):
+    """The worker that had the step went away without a word, again and again."""
+
+    hint = "Look for a crash or an out-of-memory kill in the workers' logs; the message itself may cause it."
+
+
+class DevicePoisoned(DoctorGenError):
+    """The accelerator's context can no longer be used; the worker process ends so that it starts afresh."""
+
+    hint = "Replay; if it happens on one node again and again, take the node out and check its accelerator."

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 
 from shared.broker.port import Broker, Delivery, Exchange, Outgoing, Queue, Subscription, Topology
-from shared.broker.topology import topology
+from shared.broker.topology import retry_queue, topology, work_queues
 from shared.contracts.errors import Permanent, Transient
 
 SOON_S = 10.0
@@ -339,10 +339,10 @@ class BrokerContract:
     def test_the_house_topology_carries_a_step_through_a_retry(self, broker: Broker) -> None:
         """A step goes to its stage, waits in a retry queue, comes back, and rests in the dead letters."""
         broker.declare(topology(("swap",), (100,)))
-        broker.publish(Outgoing("doctorgen.steps", "swap", b"step", "id"))
-        subscription = broker.subscribe("doctorgen.swap")
+        broker.publish(Outgoing("doctorgen.steps", "swap.bulk", b"step", "id"))
+        subscription = broker.subscribe(*work_queues("swap"))
         first = next_of(subscription)
-        broker.publish(Outgoing("", "doctorgen.swap.retry.100ms", first.body, "id"))
+        broker.publish(Outgoing("", retry_queue("swap", "bulk", 100), first.body, "id"))
         first.ack()
         second = next_of(subscription)
         broker.publish(Outgoing("", "doctorgen.swap.dead", second.body, "id"))

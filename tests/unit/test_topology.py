@@ -7,13 +7,17 @@ from shared.broker.topology import (
     CONTROL,
     EVENTS,
     INTAKE,
+    LANES,
     RETRY_LADDER_MS,
     STAGES,
     STEPS,
+    all_queues,
     dead_queue,
     queue_name,
     retry_queue,
+    retry_queues,
     topology,
+    work_queues,
 )
 from shared.contracts.errors import InvalidInput
 
@@ -22,7 +26,7 @@ LADDER_MS = (100, 200)
 
 @pytest.fixture
 def house() -> Topology:
-    return topology(("swap", "qa"), LADDER_MS)
+    return topology(("swap", "qa"), LADDER_MS, queue_limit=7)
 
 
 def by_name(house: Topology) -> dict[str, Queue]:
@@ -35,20 +39,43 @@ def test_exchanges_have_the_types_of_the_design(house: Topology) -> None:
     assert types == {STEPS: "direct", EVENTS: "topic", INTAKE: "direct", CONTROL: "fanout"}
 
 
-def test_a_stage_reads_its_own_key_and_its_failures_go_to_its_dead_letters(house: Topology) -> None:
-    """The stage's name is the routing key; its dead-letter queue is reached by name."""
-    swap = by_name(house)["doctorgen.swap"]
-    assert swap == Queue("doctorgen.swap", bindings=((STEPS, "swap"),), dead_letter=("", "doctorgen.swap.dead"))
+@pytest.mark.parametrize("lane", ["interactive", "bulk"])
+def test_each_lane_reads_its_own_key_and_shares_its_stages_dead_letters(house: Topology, lane: str) -> None:
+    """Stage and lane are the routing key; the dead-letter queue is reached by name."""
+    name = f"doctorgen.swap.{lane}"
+    assert by_name(house)[name] == Queue(
+        name, bindings=((STEPS, f"swap.{lane}"),), dead_letter=("", "doctorgen.swap.dead"), max_length=7
+    )
 
 
-@pytest.mark.parametrize(("stage", "source"), [("swap", (STEPS, "swap")), ("intake", (INTAKE, "intake"))])
+def test_the_intake_takes_jobs_and_batches_into_one_bounded_queue(house: Topology) -> None:
+    """Two keys, one queue, no lanes."""
+    intake = by_name(house)["doctorgen.intake"]
+    assert intake.bindings == ((INTAKE, "intake"), (INTAKE, "batch"))
+    assert intake.max_length == 7
+
+
+@pytest.mark.parametrize(
+    ("stage", "lane", "source"),
+    [
+        ("swap", "interactive", (STEPS, "swap.interactive")),
+        ("swap", "bulk", (STEPS, "swap.bulk")),
+        ("intake", None, (INTAKE, "intake")),
+    ],
+)
 @pytest.mark.parametrize("delay_ms", LADDER_MS)
 def test_a_retry_queue_holds_for_its_delay_and_gives_back(
-    house: Topology, stage: str, source: tuple[str, str], delay_ms: int
+    house: Topology, stage: str, lane: str | None, source: tuple[str, str], delay_ms: int
 ) -> None:
-    """A retry queue is fed by name alone and empties itself into the exchange that its stage is bound to."""
-    name = retry_queue(stage, delay_ms)
+    """A retry queue is fed by name alone and empties itself into the exchange that its lane is bound to."""
+    name = retry_queue(stage, lane, delay_ms)
     assert by_name(house)[name] == Queue(name, ttl_ms=delay_ms, dead_letter=source)
+
+
+def test_only_what_others_publish_to_is_bounded(house: Topology) -> None:
+    """Refusing a dead letter, a retry or an event would lose or stall it."""
+    bounded = {queue.name for queue in house.queues if queue.max_length is not None}
+    assert bounded == {*work_queues("swap"), *work_queues("qa"), queue_name("intake")}
 
 
 def test_the_journal_gets_every_event_and_has_dead_letters(house: Topology) -> None:
@@ -69,14 +96,27 @@ def test_dead_letter_targets_stand_before_the_queues_that_need_them() -> None:
         bound |= {("", queue.name), *queue.bindings}
 
 
-def test_all_stages_have_a_queue_dead_letters_and_the_whole_ladder() -> None:
+def test_all_stages_have_two_lanes_dead_letters_and_the_whole_ladder_for_each() -> None:
     """The default topology serves all six stages, the intake and the journal, and no name comes twice."""
     names = [queue.name for queue in topology().queues]
-    wanted = {dead_queue("journal"), queue_name("journal")}
-    for stage in (*STAGES, "intake"):
-        wanted |= {queue_name(stage), dead_queue(stage), *(retry_queue(stage, delay) for delay in RETRY_LADDER_MS)}
+    wanted = {queue_name("intake"), dead_queue("intake"), dead_queue("journal"), queue_name("journal")}
+    wanted |= {retry_queue("intake", None, delay) for delay in RETRY_LADDER_MS}
+    for stage in STAGES:
+        wanted |= {*work_queues(stage), dead_queue(stage)}
+        wanted |= {retry_queue(stage, lane, delay) for lane in LANES for delay in RETRY_LADDER_MS}
     assert set(names) == wanted
     assert len(names) == len(set(names))
+
+
+def test_queues_can_be_listed_by_name() -> None:
+    """Interactive stands first among a stage's queues; the intake has one set of retry queues, a stage two."""
+    assert work_queues("swap") == ("doctorgen.swap.interactive", "doctorgen.swap.bulk")
+    assert retry_queues("intake", LADDER_MS) == ("doctorgen.intake.retry.100ms", "doctorgen.intake.retry.200ms")
+    assert retry_queues("swap", LADDER_MS) == tuple(
+        f"doctorgen.swap.{lane}.retry.{delay}ms" for lane in ("interactive", "bulk") for delay in LADDER_MS
+    )
+    assert set(all_queues(LADDER_MS)) == {queue.name for queue in topology(retry_ladder_ms=LADDER_MS).queues}
+    assert {queue_name(stage, lane) for stage in STAGES for lane in LANES} < set(all_queues(LADDER_MS))
 
 
 @pytest.mark.parametrize("ladder_ms", [(0,), (5, 5), (200, 100)])
@@ -84,3 +124,8 @@ def test_a_ladder_that_does_not_rise_is_refused(ladder_ms: tuple[int, ...]) -> N
     """The message names the field and shows what was found."""
     with pytest.raises(InvalidInput, match=r"retry_ladder_ms: found \[.*rising delays"):
         topology(("swap",), ladder_ms)
+
+
+def test_a_queue_in_which_nothing_may_wait_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="queue_limit: found 0"):
+        topology(("swap",), LADDER_MS, queue_limit=0)

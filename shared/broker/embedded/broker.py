@@ -8,7 +8,7 @@ from functools import partial
 from weakref import WeakSet
 
 from shared.broker.embedded.namespace import Namespace, Stored, enter, leave
-from shared.broker.port import Outgoing, Topology
+from shared.broker.port import BrokerHealth, Outgoing, Topology
 from shared.contracts.errors import Transient
 
 
@@ -20,7 +20,8 @@ class EmbeddedDelivery:
         self.routing_key: str = stored.routing_key
         self.message_id: str | None = stored.message_id
         self.headers: Mapping[str, str] = stored.headers
-        self.redelivered: bool = stored.redelivered
+        self.deliveries: int = stored.deliveries
+        self.redelivered: bool = stored.deliveries > 0
         self._settle = settle
 
     def ack(self) -> None:
@@ -33,9 +34,11 @@ class EmbeddedDelivery:
 class EmbeddedSubscription:
     """A consumer that takes a message only when asked, and the next one only when that is settled."""
 
-    def __init__(self, space: Namespace, queue: str, *, auto_ack: bool, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self, space: Namespace, queues: tuple[str, ...], *, auto_ack: bool, on_close: Callable[[], None]
+    ) -> None:
         self._space = space
-        self._queue = queue
+        self._queues = queues
         self._auto_ack = auto_ack
         self._on_close = on_close
         self._unsettled: Stored | None = None
@@ -43,10 +46,9 @@ class EmbeddedSubscription:
 
     def receive(self, timeout_s: float | None = None) -> EmbeddedDelivery | None:
         with self._space.changed:
-            self._space.changed.wait_for(lambda: self._closed or self._may_take(), timeout_s)
-            if self._closed or not self._may_take():
-                return None
-            stored = self._space.take(self._queue)
+            self._space.changed.wait_for(lambda: self._closed or self._first_filled(), timeout_s)
+            queue = self._first_filled()
+            stored = None if self._closed or queue is None else self._space.take(queue)
             if stored is None:
                 return None
             if not self._auto_ack:
@@ -67,8 +69,10 @@ class EmbeddedSubscription:
             if self._unsettled is not None:
                 self._settle(self._unsettled, ack=False)
 
-    def _may_take(self) -> bool:
-        return self._unsettled is None and self._space.size(self._queue) > 0
+    def _first_filled(self) -> str | None:
+        if self._unsettled is not None:
+            return None
+        return next((queue for queue in self._queues if self._space.size(queue) > 0), None)
 
     def _settle(self, stored: Stored, ack: bool) -> None:
         with self._space.changed:
@@ -112,21 +116,26 @@ class EmbeddedBroker:
         self._check_open()
         self._space.publish(message)
 
-    def subscribe(self, queue: str) -> EmbeddedSubscription:
-        return self._consume(queue, auto_ack=False, on_close=_nothing)
+    def subscribe(self, *queues: str) -> EmbeddedSubscription:
+        return self._consume(queues, auto_ack=False, on_close=_nothing)
 
     def listen(self, exchange: str, patterns: tuple[str, ...]) -> EmbeddedSubscription:
         self._check_open()
         queue = f"doctorgen.listen.{uuid.uuid4().hex}"
         self._space.declare_private(queue, exchange, patterns)
         drop = partial(self._space.drop_private, queue, exchange, patterns)
-        return self._consume(queue, auto_ack=True, on_close=drop)
+        return self._consume((queue,), auto_ack=True, on_close=drop)
 
     def depth(self, queue: str) -> int:
-        self._check_open()
-        if not self._space.has(queue):
-            raise Transient(f"There is no queue {queue!r}.")
+        self._check_queue(queue)
         return self._space.size(queue)
+
+    def sweep(self, queue: str, doomed: Callable[[bytes], bool]) -> int:
+        self._check_queue(queue)
+        return self._space.sweep(queue, doomed)
+
+    def health(self) -> BrokerHealth:
+        return BrokerHealth(loop_age_s=0.0, connected=not self._closed, consumers_registered=not self._closed)
 
     def close(self) -> None:
         with self._lock:
@@ -139,12 +148,19 @@ class EmbeddedBroker:
             subscription.lose()
         leave(self._name, self._space)
 
-    def _consume(self, queue: str, *, auto_ack: bool, on_close: Callable[[], None]) -> EmbeddedSubscription:
+    def _consume(
+        self, queues: tuple[str, ...], *, auto_ack: bool, on_close: Callable[[], None]
+    ) -> EmbeddedSubscription:
         self._check_open()
-        subscription = EmbeddedSubscription(self._space, queue, auto_ack=auto_ack, on_close=on_close)
+        subscription = EmbeddedSubscription(self._space, queues, auto_ack=auto_ack, on_close=on_close)
         with self._lock:
             self._subscriptions.add(subscription)
         return subscription
+
+    def _check_queue(self, queue: str) -> None:
+        self._check_open()
+        if not self._space.has(queue):
+            raise Transient(f"There is no queue {queue!r}.")
 
     def _check_open(self) -> None:
         if self._closed:

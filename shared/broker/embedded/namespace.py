@@ -4,11 +4,12 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.broker.embedded.transport import Raw, open_channel
 from shared.broker.port import Outgoing, Queue, Topology
-from shared.contracts.errors import Permanent, Transient
+from shared.contracts.errors import Permanent, QueueFull, Transient
 
 RETRY_DEAD_LETTER_S = 1.0
 
@@ -23,7 +24,7 @@ class Stored:
     routing_key: str
     message_id: str
     headers: dict[str, str]
-    redelivered: bool
+    deliveries: int
 
 
 class Namespace:
@@ -77,6 +78,9 @@ class Namespace:
             if message.exchange:
                 self._check_exchange(message.exchange)
             queues = self._channel.routes(message.exchange, message.routing_key)
+            full = self._full(queues)
+            if full:
+                raise QueueFull(f"Message {message.message_id!r} is not confirmed: {', '.join(full)} is full.")
             if queues:
                 self._put(message)
                 if any(queue in self._channel.ttl_s for queue in queues):
@@ -101,7 +105,7 @@ class Namespace:
                 message.delivery_info["routing_key"],
                 message.properties["message_id"],
                 message.headers,
-                raw.get("redelivered", False),
+                raw.get("deliveries", 0),
             )
 
     def put_back(self, stored: Stored) -> None:
@@ -109,6 +113,25 @@ class Namespace:
         with self._lock:
             self._channel.put_back(stored.queue, stored.raw)
             self.changed.notify_all()
+
+    def sweep(self, queue: str, doomed: Callable[[bytes], bool]) -> int:
+        """See the port."""
+        with self._lock:
+            removed = 0
+            for _ in range(self.size(queue)):
+                stored = self.take(queue)
+                if stored is None:
+                    break
+                try:
+                    if doomed(stored.body):
+                        removed += 1
+                        continue
+                except BaseException:
+                    self.put_back(stored)
+                    raise
+                self._put(Outgoing("", queue, stored.body, stored.message_id, stored.headers))
+            self._clock_changed.notify_all()
+            return removed
 
     def has(self, queue: str) -> bool:
         """Tell whether a queue was declared."""
@@ -122,10 +145,8 @@ class Namespace:
 
     def _declare_queue(self, queue: Queue) -> None:
         standing = self._declared.setdefault(queue.name, queue)
-        if (standing.ttl_ms, standing.dead_letter) != (queue.ttl_ms, queue.dead_letter):
-            raise _other(
-                f"Queue {queue.name}", f"its TTL is {standing.ttl_ms} ms, its dead letters go to {standing.dead_letter}"
-            )
+        if _properties(standing) != _properties(queue):
+            raise _other(f"Queue {queue.name}", _properties(standing))
         if queue.ttl_ms is not None:
             self._channel.ttl_s[queue.name] = queue.ttl_ms / 1000
             self._start_clock()
@@ -133,6 +154,10 @@ class Namespace:
         for exchange, routing_key in queue.bindings:
             self._check_exchange(exchange)
             self._channel.queue_bind(queue.name, exchange, routing_key)
+
+    def _full(self, queues: list[str]) -> list[str]:
+        limits = ((name, self._declared[name].max_length) for name in queues if name in self._declared)
+        return [name for name, limit in limits if limit is not None and self._channel.size(name) >= limit]
 
     def _check_exchange(self, exchange: str) -> None:
         if exchange not in self._channel.state.exchanges:
@@ -172,10 +197,18 @@ class Namespace:
         if stored is None or target is None:
             return
         exchange, routing_key = target
-        if self._channel.routes(exchange, routing_key):
+        queues = self._channel.routes(exchange, routing_key)
+        if queues and not self._full(queues):
             self._put(Outgoing(exchange, routing_key, stored.body, stored.message_id, stored.headers))
         else:
             self._channel.put_back(queue, {**stored.raw, "expires_at": time.monotonic() + RETRY_DEAD_LETTER_S})
+
+
+def _properties(queue: Queue) -> str:
+    return (
+        f"its TTL is {queue.ttl_ms} ms, its dead letters go to {queue.dead_letter}, "
+        f"{'any number of' if queue.max_length is None else queue.max_length} messages may wait"
+    )
 
 
 def _other(what: str, how: str) -> Permanent:

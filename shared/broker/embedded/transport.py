@@ -50,9 +50,9 @@ class IsolatedChannel(memory.Channel):
         return raw
 
     def put_back(self, queue: str, raw: Raw) -> None:
-        """Put a message back where it came from: first in line, marked as delivered before."""
+        """Put a message back where it came from: first in line, counted as delivered before."""
         if self.stands(queue):
-            self._queue_for(queue).queue.appendleft({**raw, "redelivered": True})
+            self._queue_for(queue).queue.appendleft({**raw, "deliveries": raw.get("deliveries", 0) + 1})
 
     def size(self, queue: str) -> int:
         """Count the waiting messages."""

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from weakref import WeakSet
@@ -10,13 +11,15 @@ from weakref import WeakSet
 from pika import URLParameters
 from pika.connection import Parameters
 
-from shared.broker.port import Outgoing, Topology
+from shared.broker.port import BrokerHealth, Outgoing, Topology
 from shared.broker.rabbitmq.control import Control
 from shared.broker.rabbitmq.declare import count, declare
 from shared.broker.rabbitmq.io_thread import IoThread
 from shared.broker.rabbitmq.link import Link
 from shared.broker.rabbitmq.publisher import Publisher
-from shared.broker.rabbitmq.subscription import PrivateQueue, RabbitSubscription, Source, WorkQueue
+from shared.broker.rabbitmq.sources import PrivateQueue, Source, WorkQueue, WorkQueues
+from shared.broker.rabbitmq.subscription import RabbitSubscription
+from shared.broker.rabbitmq.sweep import Sweeper
 from shared.contracts.errors import InvalidInput, Transient
 
 ABORT_LIMIT_S = 5.0
@@ -78,8 +81,8 @@ class RabbitBroker:
     def publish(self, message: Outgoing) -> None:
         self.send(message).result()
 
-    def subscribe(self, queue: str) -> RabbitSubscription:
-        return self._consume(WorkQueue(queue))
+    def subscribe(self, *queues: str) -> RabbitSubscription:
+        return self._consume(WorkQueue(*queues) if len(queues) == 1 else WorkQueues(queues))
 
     def listen(self, exchange: str, patterns: tuple[str, ...]) -> RabbitSubscription:
         subscription = self._consume(PrivateQueue(exchange, patterns))
@@ -93,6 +96,21 @@ class RabbitBroker:
         self._check_open()
         waiting: int = self._control.call(partial(count, queue), f"count the messages of {queue}")
         return waiting
+
+    def sweep(self, queue: str, doomed: Callable[[bytes], bool]) -> int:
+        waiting = self.depth(queue)
+        sweeper = Sweeper(self._io, self._consuming, queue, self._call_timeout_s)
+        return sweeper.run(waiting, doomed, self.publish)
+
+    def health(self) -> BrokerHealth:
+        links = [link for link in (self._publishing, self._consuming) if link.in_use]
+        with self._lock:
+            subscriptions = list(self._subscriptions)
+        return BrokerHealth(
+            loop_age_s=self._io.age_s,
+            connected=bool(links) and all(link.connection is not None for link in links),
+            consumers_registered=all(subscription.registered for subscription in subscriptions),
+        )
 
     def close(self) -> None:
         with self._lock:

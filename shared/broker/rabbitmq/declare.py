@@ -29,6 +29,8 @@ def queue_arguments(queue: Queue, delivery_limit: int) -> dict[str, object]:
         }
     if queue.ttl_ms is not None:
         arguments["x-message-ttl"] = queue.ttl_ms
+    if queue.max_length is not None:
+        arguments |= {"x-max-length": queue.max_length, "x-overflow": "reject-publish"}
     return arguments
 
 

@@ -2,12 +2,15 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
 from pika.adapters.select_connection import IOLoop
 
 log = logging.getLogger(__name__)
+
+TICK_S = 1.0
 
 
 class IoThread:
@@ -24,8 +27,15 @@ class IoThread:
         self._jobs: deque[Callable[[], object]] = deque()
         self._woken = False
         self._stopped = False
+        self._ticked = time.monotonic()
+        self.loop.call_later(TICK_S, self._tick)
         self._thread = threading.Thread(target=self._run, name="rabbitmq-io", daemon=True)
         self._thread.start()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the thread last showed that it runs; up to about one in health."""
+        return time.monotonic() - self._ticked
 
     def submit(self, job: Callable[[], object]) -> None:
         """Have a job run in the thread, after those submitted before it. From any thread."""
@@ -46,6 +56,10 @@ class IoThread:
         self.loop.add_callback_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+    def _tick(self) -> None:
+        self._ticked = time.monotonic()
+        self.loop.call_later(TICK_S, self._tick)
 
     def _work(self) -> None:
         self._woken = False

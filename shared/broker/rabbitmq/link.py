@@ -52,6 +52,11 @@ class Link:
         """The open connection, or None while there is none."""
         return self._current if self._current is not None and self._current.is_open else None
 
+    @property
+    def in_use(self) -> bool:
+        """Whether anybody asked for the connection yet."""
+        return self._current is not None
+
     def add_user(self, user: LinkUser) -> None:
         """Have a user told from now on."""
         self._users.append(user)

@@ -15,7 +15,7 @@ from shared.broker.port import Outgoing
 from shared.broker.rabbitmq.io_thread import IoThread
 from shared.broker.rabbitmq.link import Link
 from shared.broker.rabbitmq.trouble import describe
-from shared.contracts.errors import Permanent, Transient
+from shared.contracts.errors import Permanent, QueueFull, Transient
 
 
 @dataclass(slots=True, eq=False)
@@ -159,7 +159,7 @@ class Publisher:
             if pending is None:
                 continue
             if isinstance(method, Basic.Nack):
-                _fail(pending, "RabbitMQ could not take it (nack)")
+                _fail(pending, "RabbitMQ refused it (nack), as it does when a queue is full", QueueFull)
             elif pending.returned is not None:
                 _fail(pending, pending.returned)
             else:
@@ -195,5 +195,5 @@ def _name(message: Outgoing) -> str:
     return f"Message {message.message_id!r} to {message.exchange or 'queue'} {message.routing_key!r}"
 
 
-def _fail(pending: _Pending, reason: str) -> None:
-    pending.future.set_exception(Transient(f"{_name(pending.message)} is not confirmed: {reason}."))
+def _fail(pending: _Pending, reason: str, kind: type[Transient] = Transient) -> None:
+    pending.future.set_exception(kind(f"{_name(pending.message)} is not confirmed: {reason}."))

@@ -1,22 +1,20 @@
-"""Consumers that outlive their connection, and the deliveries they hand out."""
+"""Consumers that outlive their connection."""
 
 import logging
 import random
 import threading
-import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from pika import BasicProperties, SelectConnection
 from pika.channel import Channel
 from pika.frame import Method
 from pika.spec import Basic
 
+from shared.broker.rabbitmq.delivery import RabbitDelivery
 from shared.broker.rabbitmq.io_thread import IoThread
 from shared.broker.rabbitmq.link import Link
+from shared.broker.rabbitmq.sources import Drawing, Source
 from shared.broker.rabbitmq.trouble import describe
 
 log = logging.getLogger(__name__)
@@ -24,76 +22,6 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 LISTENER_BUFFER = 10_000
-
-
-class Source(Protocol):
-    """What is consumed."""
-
-    @property
-    def auto_ack(self) -> bool:
-        """Whether deliveries need no settling."""
-
-    def prepare(self, channel: Channel) -> str:
-        """Set the channel up; returns the queue to consume."""
-
-
-@dataclass(frozen=True)
-class WorkQueue:
-    """A declared queue, one message at a time."""
-
-    queue: str
-    auto_ack: bool = False
-
-    def prepare(self, channel: Channel) -> str:
-        channel.basic_qos(prefetch_count=1)
-        return self.queue
-
-
-@dataclass(frozen=True)
-class PrivateQueue:
-    """A queue of our own on an exchange, gone with the connection."""
-
-    exchange: str
-    patterns: tuple[str, ...]
-    auto_ack: bool = True
-
-    def prepare(self, channel: Channel) -> str:
-        # A new name each time: after a lost connection the server may still hold the old queue for the old one.
-        name = f"doctorgen.listen.{uuid.uuid4().hex}"
-        channel.queue_declare(name, exclusive=True, auto_delete=True)
-        for pattern in self.patterns:
-            channel.queue_bind(name, self.exchange, pattern)
-        return name
-
-
-class RabbitDelivery:
-    """A message in our hands; see the port. Header values that are no plain strings or numbers are left out."""
-
-    def __init__(
-        self, method: Basic.Deliver, properties: BasicProperties, body: bytes, settle: Callable[[bool], None]
-    ) -> None:
-        self.body: bytes = body
-        self.routing_key: str = method.routing_key
-        self.message_id: str | None = properties.message_id
-        self.redelivered: bool = method.redelivered
-        self.headers: Mapping[str, str] = {
-            name: str(value) for name, value in (properties.headers or {}).items() if isinstance(value, (str, int))
-        }
-        self._settle = settle
-        self._settled = False
-        self._lock = threading.Lock()
-
-    def ack(self) -> None:
-        self._once(ack=True)
-
-    def requeue(self) -> None:
-        self._once(ack=False)
-
-    def _once(self, *, ack: bool) -> None:
-        with self._lock:
-            first, self._settled = not self._settled, True
-        if first:
-            self._settle(ack)
 
 
 class RabbitSubscription:
@@ -109,18 +37,30 @@ class RabbitSubscription:
         self._source = source
         self._changed = threading.Condition()
         self._arrived: deque[RabbitDelivery] = deque(maxlen=LISTENER_BUFFER if source.auto_ack else None)
+        self._in_hand: RabbitDelivery | None = None
         self._closed = False
         self._ready = False
         self._channel: Channel | None = None
-        self._consumer_tag: str | None = None
+        self._drawing: Drawing | None = None
         self._unsettled = 0
         self._failures = 0
         io.submit(self._begin)
 
     def receive(self, timeout_s: float | None = None) -> RabbitDelivery | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._arrived or self._closed, timeout_s)
-            return None if self._closed or not self._arrived else self._arrived.popleft()
+            self._changed.wait_for(lambda: self._may_take() or self._closed, timeout_s)
+            if self._closed or not self._may_take():
+                return None
+            delivery = self._arrived.popleft()
+            if not self._source.auto_ack:
+                self._in_hand = delivery
+            return delivery
+
+    @property
+    def registered(self) -> bool:
+        """Whether the server has this consumer now; one that is closed needs none. From any thread."""
+        drawing = self._drawing
+        return self._closed or (drawing is not None and drawing.standing)
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until the server has this consumer for the first time; False when it is closed or the time is up."""
@@ -160,54 +100,74 @@ class RabbitSubscription:
         if self._link.connection is not None:
             self.link_up(self._link.connection)
 
+    def _may_take(self) -> bool:
+        return bool(self._arrived) and self._in_hand is None
+
     def _consume(self, channel: Channel) -> None:
         if not self._lives(channel):
             return
         if self._closed:
             self._leave_when_done()
             return
-        queue = self._source.prepare(channel)
-        self._consumer_tag = channel.basic_consume(
-            queue, self._on_message, auto_ack=self._source.auto_ack, callback=self._on_consuming
-        )
+        self._drawing = self._source.draw(channel, self._on_message, self._on_standing)
+        self._go_on_when_done()
 
-    def _on_consuming(self, _frame: Method) -> None:
+    def _on_standing(self) -> None:
         self._failures = 0
         with self._changed:
             self._ready = True
             self._changed.notify_all()
 
-    def _on_message(self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+    def _on_message(
+        self,
+        rank: int,
+        channel: Channel,
+        method: Basic.Deliver | Basic.GetOk,
+        properties: BasicProperties,
+        body: bytes,
+    ) -> None:
         if not self._source.auto_ack:
             self._unsettled += 1
-        settle = partial(self._settle_later, channel, method.delivery_tag)
-        delivery = RabbitDelivery(method, properties, body, settle)
+        delivery = RabbitDelivery(channel, method, properties, body, rank, self._settle_later)
         with self._changed:
             if not self._closed:
                 self._arrived.append(delivery)
+                if not self._source.auto_ack:
+                    self._arrived = deque(sorted(self._arrived, key=lambda each: each.rank))
                 self._changed.notify_all()
                 return
         delivery.requeue()
 
-    def _settle_later(self, channel: Channel, tag: int, ack: bool) -> None:
-        if not self._source.auto_ack:
-            self._io.submit(partial(self._settle, channel, tag, ack))
+    def _settle_later(self, delivery: RabbitDelivery, ack: bool) -> None:
+        if self._source.auto_ack:
+            return
+        self._io.submit(partial(self._settle, delivery, ack))
+        with self._changed:
+            if self._in_hand is delivery:
+                self._in_hand = None
+                self._changed.notify_all()
 
-    def _settle(self, channel: Channel, tag: int, ack: bool) -> None:
+    def _settle(self, delivery: RabbitDelivery, ack: bool) -> None:
         # A delivery of a channel that is gone is the server's again; its tag may mean another message here.
+        channel = delivery.channel
         if not self._lives(channel):
             return
         if ack:
-            channel.basic_ack(tag)
+            channel.basic_ack(delivery.tag)
         else:
-            channel.basic_nack(tag, requeue=True)
+            channel.basic_nack(delivery.tag, requeue=True)
         self._unsettled -= 1
+        self._go_on_when_done()
         self._leave_when_done()
+
+    def _go_on_when_done(self) -> None:
+        if self._unsettled == 0 and self._drawing is not None and not self._closed:
+            self._drawing.go_on()
 
     def _on_cancel(self, _frame: Method) -> None:
         # The channel stays: a delivery still in hand can be settled on it.
         log.warning("RabbitMQ cancelled the consumer of %s; subscribing again.", self._source)
-        self._consumer_tag = None
+        self._stop_drawing()
         self._io.call_later(self._pause_s(), partial(self._consume, self._channel))
 
     def _on_channel_close(self, channel: Channel, reason: Exception) -> None:
@@ -222,17 +182,22 @@ class RabbitSubscription:
 
     def _forget_channel(self) -> None:
         self._channel = None
-        self._consumer_tag = None
+        self._drawing = None
         self._unsettled = 0
         if not self._source.auto_ack:
             with self._changed:
                 self._arrived.clear()
+                self._in_hand = None
 
     def _stop(self) -> None:
         self._link.remove_user(self)
-        if self._channel is not None and self._channel.is_open and self._consumer_tag is not None:
-            self._channel.basic_cancel(self._consumer_tag)
+        self._stop_drawing()
         self._leave_when_done()
+
+    def _stop_drawing(self) -> None:
+        if self._drawing is not None:
+            self._drawing.stop()
+            self._drawing = None
 
     def _leave_when_done(self) -> None:
         if self._closed and self._unsettled == 0 and self._channel is not None and self._channel.is_open:
