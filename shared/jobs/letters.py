@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, func, select, update
+from sqlalchemy import ColumnElement, RowMapping, func, select, tuple_, update
 
 from shared.contracts.base import now
 from shared.contracts.dead_letter import DeadLetter
@@ -44,7 +44,9 @@ class Letters(SqlPart):
             rows = connection.execute(query).mappings().all()
         return tuple(_group_of(row) for row in rows)
 
-    def letters(self, wanted: LetterFilter, limit: int = 100) -> tuple[FiledLetter, ...]:
+    def letters(
+        self, wanted: LetterFilter, limit: int = 100, after: DeadLetter | None = None
+    ) -> tuple[FiledLetter, ...]:
         if limit < 1:
             raise InvalidInput("limit", f"{limit} dead letters were asked for", "Ask for at least one.")
         query = (
@@ -53,6 +55,9 @@ class Letters(SqlPart):
             .order_by(dead_letters.c.died_at, dead_letters.c.letter_id)
             .limit(limit)
         )
+        if after is not None:
+            age = tuple_(dead_letters.c.died_at, dead_letters.c.letter_id)
+            query = query.where(age > (after.died_at, after.letter_id))
         with self._reading() as connection:
             rows = connection.execute(query).mappings().all()
         return tuple(_letter_of(row) for row in rows)

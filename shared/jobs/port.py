@@ -150,8 +150,10 @@ class JobStore(Protocol):
     def letter_groups(self, wanted: LetterFilter) -> tuple[LetterGroup, ...]:
         """The letters by stage, error and fingerprint, largest group first."""
 
-    def letters(self, wanted: LetterFilter, limit: int = 100) -> tuple[FiledLetter, ...]:
-        """The oldest letters first."""
+    def letters(
+        self, wanted: LetterFilter, limit: int = 100, after: DeadLetter | None = None
+    ) -> tuple[FiledLetter, ...]:
+        """The oldest letters first, at most `limit` (at least 1) of them; those younger than `after`, to page on."""
 
     def settle_letter(
         self, letter_id: str, state: LetterState, by: str, act: Callable[[FiledLetter], None]
