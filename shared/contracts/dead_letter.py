@@ -7,6 +7,9 @@ from pydantic import Field, StringConstraints
 from shared.contracts.base import MESSAGE_LIMIT_BYTES, Contract, Digest, Identifier, Instant, Name
 from shared.contracts.step import ErrorAccount, StepMessage
 
+LINEAGE_HEADER = "x-lineage"
+"""Of a body that is published again: the letter it comes from. Should it die again, that is another death."""
+
 
 class DeadLetter(Contract):
     """A message that could not be worked off, with everything needed to understand and replay it.
