@@ -17,7 +17,7 @@ from shared.contracts.step import PinnedStep, StepMessage
 from shared.storage.digest import sha256
 from shared.worker.operation import EngineSpec, Operation
 
-ROOM_FOR_GROWTH_BYTES = 6 * 1024
+ROOM_FOR_GROWTH_BYTES = 7 * 1024
 """What a message may gain on its way: references, the trail, two failures with the ends of their tracebacks."""
 
 NOT_CONTENT = {

@@ -7,6 +7,9 @@ from pydantic import Field
 from shared.contracts.base import Contract, Identifier, Instant, Name
 
 
+WorkerState = Literal["idle", "working", "draining", "gone"]
+
+
 class InHand(Contract):
     """A message that a worker works on."""
 
@@ -23,7 +26,7 @@ class Beat(Contract):
     stage: Name
     at: Instant
     started_at: Instant
-    state: Literal["idle", "working", "draining", "gone"]
+    state: WorkerState
     in_hand: tuple[InHand, ...] = ()
     steps_done: Annotated[int, Field(ge=0)] = 0
     rss_bytes: Annotated[int, Field(ge=0)] = 0

@@ -87,6 +87,9 @@ class StepMessage(Contract):
     lineage: Lineage | None = Field(default=None, description="of a replay")
     trail: tuple[StepRecord, ...] = ()
     attempts: Annotated[int, Field(ge=0)] = Field(default=0, description="failed attempts at the current step")
+    plan: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="0, or after running out of memory one of the operation's smaller plans"
+    )
     failures: Annotated[tuple[Failure, ...], Field(max_length=2)] = Field(
         default=(), description="the first and the last failed attempt at the current step"
     )

@@ -4,16 +4,25 @@ from dataclasses import dataclass, field
 from random import Random
 
 from shared.broker.port import Delivery, Outgoing
-from shared.broker.topology import STEPS, dead_queue, queue_name, retry_queue
+from shared.broker.topology import STEPS, dead_queue, queue_name, retry_queue, routing_key
 from shared.contracts.base import MESSAGE_LIMIT_BYTES, Contract, Digest, now
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.errors import Cancelled, DeadlineExceeded, DoctorGenError, InvalidInput, Permanent
+from shared.contracts.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    DoctorGenError,
+    InvalidInput,
+    Permanent,
+    ResourceExhausted,
+    WorkerCrashed,
+)
 from shared.contracts.event import EventKind, JobResult
 from shared.contracts.step import ErrorAccount, Failure, StepMessage, StepRecord
 from shared.contracts.verdict import VerdictSummary
 from shared.worker.errors import account_of, classify, fingerprint_of
 from shared.worker.events import event_id, outgoing_event, step_event
 from shared.worker.retry import RetryPolicy
+from shared.worker.step import rewind
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,8 @@ def wire(document: Contract) -> bytes:
 
 def step_outgoing(message: StepMessage) -> Outgoing:
     """The message, addressed to the stage of its current step."""
-    return Outgoing(STEPS, message.step.stage, wire(message), f"{message.job_id}.{message.step.name}")
+    key = routing_key(message.step.stage, message.priority)
+    return Outgoing(STEPS, key, wire(message), f"{message.job_id}.{message.run}.{message.step.name}")
 
 
 def advanced(done: StepMessage, record: StepRecord, ahead: StepMessage, origin: Origin) -> Dispatch:
@@ -74,23 +84,69 @@ def completed(
     return Dispatch(outgoing_event(finished), (outgoing_event(step_event(done, "done", origin.worker, result=result)),))
 
 
-def failed(message: StepMessage, error: Exception, origin: Origin, rng: Random, key: Digest | None = None) -> Dispatch:
-    """The step failed: on to a retry queue, to the dead letters, or an end that is no failure at all."""
+def failed(
+    message: StepMessage,
+    error: Exception,
+    origin: Origin,
+    rng: Random,
+    key: Digest | None = None,
+    smaller_plans: int = 0,
+) -> Dispatch:
+    """The step failed: on to a retry queue, to the dead letters, or an end that is no failure at all.
+
+    Out of memory, it is tried again with the operation's next smaller plan, where it has one.
+    """
     kind = classify(error)
     account = account_of(error)
     if kind is Cancelled:
         return Dispatch(outgoing_event(step_event(message, "cancelled", origin.worker)))
     if kind is DeadlineExceeded:
         return Dispatch(outgoing_event(step_event(message, "expired", origin.worker, error=account)))
+    tried = _tried(message, account, origin)
+    if kind is ResourceExhausted and message.plan < smaller_plans:
+        tried = tried.model_copy(update={"plan": message.plan + 1})
+    return _again_or_dead(message, tried, account, kind, origin, rng, key)
 
-    failures = _first_and_last(message.failures, Failure(at=now(), worker=origin.worker, error=_short(account)))
-    tried = message.model_copy(update={"attempts": message.attempts + 1, "failures": failures})
-    delay_ms = origin.policy.delay_ms(kind.__name__, tried.attempts, rng)
+
+def repaired(message: StepMessage, broken: str, error: Exception, origin: Origin, rng: Random) -> Dispatch:
+    """An input that the step `broken` made cannot be used: back to that step, which makes it again."""
+    tried = rewind(_tried(message, account_of(error), origin), broken)
+    return _again_or_dead(message, tried, account_of(error), classify(error), origin, rng, None)
+
+
+def crashed(message: StepMessage, crashes: int, origin: Origin, rng: Random) -> Dispatch | None:
+    """To the dead letters, where workers have died of the message as often as the policy allows; else None."""
+    attempts = message.attempts + crashes
+    rule = origin.policy.rule(message.step.stage, WorkerCrashed.__name__)
+    if not crashes or attempts < rule.attempts:
+        return None
+    error = WorkerCrashed(f"the worker that had the step went away {crashes} times without a word")
+    exhausted = message.model_copy(update={"attempts": attempts - 1})
+    return failed(exhausted, error, origin, rng)
+
+
+def _tried(message: StepMessage, account: ErrorAccount, origin: Origin) -> StepMessage:
+    latest = Failure(at=now(), worker=origin.worker, error=_short(account))
+    return message.model_copy(update={"attempts": message.attempts + 1, "failures": (*message.failures[:1], latest)})
+
+
+def _again_or_dead(
+    message: StepMessage,
+    tried: StepMessage,
+    account: ErrorAccount,
+    kind: type[DoctorGenError],
+    origin: Origin,
+    rng: Random,
+    key: Digest | None,
+) -> Dispatch:
+    failing_for_s = (now() - tried.failures[0].at).total_seconds()
+    stage = message.step.stage
+    delay_ms = origin.policy.delay_ms(stage, kind.__name__, tried.attempts, failing_for_s, rng)
     if delay_ms is None or len(tried.to_json()) > MESSAGE_LIMIT_BYTES:
         return _dead(message, tried, account, kind, origin, key)
     retrying = step_event(message, "retrying", origin.worker, error=_short(account), retry_in_s=delay_ms / 1000)
-    queue = retry_queue(message.step.stage, delay_ms)
-    again = Outgoing("", queue, wire(tried), f"{message.job_id}.{message.step.name}.{tried.attempts}")
+    queue = retry_queue(tried.step.stage, tried.priority, delay_ms)
+    again = Outgoing("", queue, wire(tried), f"{message.job_id}.{message.run}.{tried.step.name}.{tried.attempts}")
     return Dispatch(again, (outgoing_event(retrying),))
 
 
@@ -106,7 +162,7 @@ def _dead(
     letter = DeadLetter(
         letter_id=event_id(message.job_id, message.step.name, "dead", message.run, tried.attempts),
         fingerprint=fingerprint_of(message.step.stage, account),
-        queue=queue_name(message.step.stage),
+        queue=queue_name(message.step.stage, message.priority),
         died_at=now(),
         worker=origin.worker,
         job_id=message.job_id,
@@ -123,7 +179,7 @@ def _dead(
     )
     ended: EventKind = "refused" if issubclass(kind, InvalidInput) else "dead"
     return Dispatch(
-        Outgoing("", dead_queue(message.step.stage), letter.to_json(), f"{message.job_id}.{message.step.name}.dead"),
+        Outgoing("", dead_queue(message.step.stage), letter.to_json(), letter.letter_id),
         (outgoing_event(step_event(message, ended, origin.worker, error=_short(account))),),
     )
 
@@ -142,10 +198,6 @@ def unreadable(stage: str, delivery: Delivery, error: Exception, worker: str) ->
         body=delivery.body[:MESSAGE_LIMIT_BYTES].decode(errors="replace"),
     )
     return Dispatch(Outgoing("", dead_queue(stage), letter.to_json(), letter.letter_id))
-
-
-def _first_and_last(failures: tuple[Failure, ...], latest: Failure) -> tuple[Failure, ...]:
-    return (*failures[:1], latest)
 
 
 def _short(account: ErrorAccount) -> ErrorAccount:

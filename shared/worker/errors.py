@@ -4,12 +4,30 @@ import errno
 import re
 import traceback
 
-from shared.contracts.errors import DoctorGenError, InvalidInput, Permanent, ResourceExhausted, Transient
+from shared.contracts.errors import (
+    DevicePoisoned,
+    DoctorGenError,
+    InvalidInput,
+    Permanent,
+    ResourceExhausted,
+    Transient,
+)
 from shared.contracts.step import ErrorAccount
 from shared.storage.digest import sha256
 
 VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|[A-Za-z]+-[0-9a-f]{6,}|\S*[0-9]\S*|\S*/\S*")
 """What differs between two errors of one cause: quoted words, ids, numbers, paths."""
+
+OUT_OF_MEMORY = ("insufficient memory", "out of memory")
+"""How OpenCV and CUDA say it."""
+
+POISONED = (
+    "illegal memory access",
+    "device-side assert",
+    "cuda error: unspecified launch failure",
+    "misaligned address",
+)
+"""CUDA errors after which every later call in the process fails, too (CUDA runtime API, "sticky" errors)."""
 
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
 
@@ -17,8 +35,11 @@ OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
 def classify(error: BaseException) -> type[DoctorGenError]:
     """The class of ours that an exception belongs to. What nobody foresaw is Permanent: it needs a person."""
     if isinstance(error, DoctorGenError):
-        return type(error)
-    if isinstance(error, MemoryError) or "insufficient memory" in str(error).lower():
+        return next(kind for kind in type(error).__mro__ if kind.__module__ == DoctorGenError.__module__)
+    text = str(error).lower()
+    if any(sign in text for sign in POISONED):
+        return DevicePoisoned
+    if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
         return ResourceExhausted
     if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
         return ResourceExhausted

@@ -23,11 +23,15 @@ P = TypeVar("P", bound=Params)
 
 @dataclass(frozen=True)
 class Work(Generic[P]):
-    """One step to be done, with its inputs fetched and checked."""
+    """One step to be done, with its inputs fetched and checked.
+
+    `plan` is 0, or after running out of memory the number of a smaller plan (tiles, offload): slower, the same bytes.
+    """
 
     params: P
     inputs: Mapping[str, tuple[bytes, ...]]
     seed: int
+    plan: int = 0
     progress: Callable[[float], None] = field(default=lambda _: None)
 
     def one(self, name: str) -> bytes:
@@ -76,6 +80,7 @@ class EngineSpec:
 
     params: type[Params]
     factory: str
+    smaller_plans: int = 0
 
     def parse(self, params: Parameters, field: str) -> Params:
         """The parameters as the engine's model, defaults filled in. `field` says where they stand in the request.

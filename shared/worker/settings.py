@@ -22,6 +22,7 @@ from yaml import YAMLError
 from shared.contracts.base import invalid_input
 from shared.contracts.errors import InvalidInput
 from shared.storage.settings import StorageSettings
+from shared.worker.limits import WorkerLimits
 from shared.worker.retry import RetryPolicy
 
 CONFIG = "DOCTORGEN_CONFIG"
@@ -41,6 +42,13 @@ class WorkerSettings(BaseSettings):
     storage: StorageSettings = StorageSettings()
     retry: RetryPolicy = RetryPolicy()
     worker_usd_per_hour: Annotated[float, Field(ge=0)] = 4.04
+    limits: WorkerLimits = WorkerLimits()
+    beat_interval_s: Annotated[float, Field(gt=0, le=600)] = 5.0
+    health_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        default=None, description="/live and /ready over HTTP; 0: any free port"
+    )
+    health_host: str = Field(default="127.0.0.1", description="where to listen; in a container 0.0.0.0")
+    warm_engines: tuple[str, ...] = Field(default=("portable",), description="made ready before a worker says so")
     shutdown_grace_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
 
     @classmethod

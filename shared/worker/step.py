@@ -1,25 +1,36 @@
 """One step's life: skip what stands, otherwise compute, store the artifacts, then the manifest that commits them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal
+from typing import Literal, TypeVar
 
 from shared.contracts.artifacts import ArtifactRef, Manifest
 from shared.contracts.base import Digest, now
-from shared.contracts.errors import InvalidInput, Permanent
+from shared.contracts.errors import IntegrityError, InvalidInput, Permanent, StoreAway, Transient
 from shared.contracts.step import PinnedStep, StepMessage, StepRecord
 from shared.storage.artifacts import fetch, store_artifact
 from shared.storage.manifests import read_manifest, write_manifest
 from shared.storage.port import ArtifactStore
 from shared.worker.keys import step_key
-from shared.worker.operation import Engine, Outcome, Params, Stage, Work
+from shared.worker.operation import Engine, EngineSpec, Outcome, Params, Stage, Work
+
+T = TypeVar("T")
 
 Phase = Literal[
     "received", "skipped", "started", "computed", "artifacts", "manifest", "published", "settling", "settled"
 ]
 """Where a step stands in its life. Observers (metrics, tests that kill) are told as each is reached."""
+
+
+class CorruptInputError(IntegrityError):
+    """An artifact that the step reads is missing or is not what its digest says."""
+
+    def __init__(self, slot: str, ref: ArtifactRef, error: IntegrityError) -> None:
+        super().__init__(str(error))
+        self.slot = slot
+        self.ref = ref
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,7 @@ class Prepared:
 
     message: StepMessage
     engine: Engine[Params]
+    smaller_plans: int
     params: Params
     inputs: Mapping[str, tuple[ArtifactRef, ...]]
     key: Digest
@@ -40,8 +52,14 @@ class Engines:
         self._stage = stage
         self._built: dict[tuple[str, str], Engine[Params]] = {}
 
-    def find(self, step: PinnedStep) -> tuple[Engine[Params], Params]:
-        """The engine for a step, and its parameters as the engine's model.
+    def warm(self, names: Collection[str]) -> None:
+        """Build the engines of these names for every operation that has them."""
+        for operation in self._stage.operations:
+            for name in operation.engines.keys() & set(names):
+                self._build(operation.name, name, operation.engines[name])
+
+    def find(self, step: PinnedStep) -> tuple[Engine[Params], EngineSpec, Params]:
+        """The engine for a step, what the stage says of it, and the step's parameters as the engine's model.
 
         Raises:
             InvalidInput: this stage has no such operation, version or engine, or a parameter is out of range.
@@ -67,10 +85,13 @@ class Engines:
                 f"It has: {', '.join(operation.engines)}.",
             )
         params = spec.parse(step.params, f"steps.{step.name}.params")
-        built = self._built.get((step.operation, step.engine))
+        return self._build(step.operation, step.engine, spec), spec, params
+
+    def _build(self, operation: str, name: str, spec: EngineSpec) -> Engine[Params]:
+        built = self._built.get((operation, name))
         if built is None:
-            built = self._built[(step.operation, step.engine)] = spec.build()
-        return built, params
+            built = self._built[(operation, name)] = spec.build()
+        return built
 
 
 def prepare(message: StepMessage, engines: Engines) -> Prepared:
@@ -80,7 +101,7 @@ def prepare(message: StepMessage, engines: Engines) -> Prepared:
         InvalidInput: the step cannot be done here as it is written.
     """
     step = message.step
-    engine, params = engines.find(step)
+    engine, spec, params = engines.find(step)
     missing = [slot for slot in step.inputs.values() if slot not in message.artifacts]
     if missing:
         raise InvalidInput(
@@ -88,7 +109,8 @@ def prepare(message: StepMessage, engines: Engines) -> Prepared:
         )
     inputs = {name: message.artifacts[slot] for name, slot in step.inputs.items()}
     digests = {name: tuple(ref.sha256 for ref in refs) for name, refs in inputs.items()}
-    return Prepared(message, engine, params, inputs, step_key(step, engine.models, digests))
+    key = step_key(step, engine.models, digests)
+    return Prepared(message, engine, spec.smaller_plans, params, inputs, key)
 
 
 @dataclass(frozen=True)
@@ -106,13 +128,19 @@ class StepContext:
 def perform(prepared: Prepared, context: StepContext) -> tuple[Manifest, bool]:
     """Do the step, or find it done. Returns its manifest, and whether it stood already.
 
+    Raises:
+        StoreAway: the object store does not answer.
+        CorruptInputError: an input cannot be used.
+        And whatever the engine raises.
+
     The look for a manifest and the fetching of inputs run side by side: a manifest is seldom there, and asking
     first would add a round trip to every step.
     """
     message, store = prepared.message, context.store
-    standing = context.io.submit(read_manifest, store, message.subject, prepared.key)
+    standing = context.io.submit(reaching, read_manifest, store, message.subject, prepared.key)
     fetched = {
-        name: tuple(context.io.submit(fetch, store, ref) for ref in refs) for name, refs in prepared.inputs.items()
+        name: tuple(context.io.submit(_fetch_input, store, message.step.inputs[name], ref) for ref in refs)
+        for name, refs in prepared.inputs.items()
     }
     manifest = standing.result()
     if manifest is not None:
@@ -125,9 +153,11 @@ def perform(prepared: Prepared, context: StepContext) -> tuple[Manifest, bool]:
     inputs = {name: tuple(blob.result() for blob in blobs) for name, blobs in fetched.items()}
     context.reached("started", message)
     started_at, clock = now(), perf_counter()
-    outcome = prepared.engine.run(Work(prepared.params, inputs, message.step.seed or 0, context.progress))
+    plan = min(message.plan, prepared.smaller_plans)
+    outcome = prepared.engine.run(Work(prepared.params, inputs, message.step.seed or 0, plan, context.progress))
     seconds = perf_counter() - clock
     context.reached("computed", message)
+    context.progress(1.0)
 
     outputs = _store_outputs(prepared, outcome, context)
     context.reached("artifacts", message)
@@ -152,7 +182,7 @@ def perform(prepared: Prepared, context: StepContext) -> tuple[Manifest, bool]:
         seconds=seconds,
         cost_usd=seconds * context.usd_per_hour / 3600,
     )
-    write_manifest(store, manifest)
+    reaching(write_manifest, store, manifest)
     context.reached("manifest", message)
     return manifest, False
 
@@ -160,11 +190,32 @@ def perform(prepared: Prepared, context: StepContext) -> tuple[Manifest, bool]:
 def _store_outputs(prepared: Prepared, outcome: Outcome, context: StepContext) -> dict[str, tuple[ArtifactRef, ...]]:
     pending = {
         name: context.io.submit(
-            store_artifact, context.store, prepared.message.subject, output.kind, output.data, output.media_type
+            reaching,
+            store_artifact,
+            context.store,
+            prepared.message.subject,
+            output.kind,
+            output.data,
+            output.media_type,
         )
         for name, output in outcome.outputs.items()
     }
     return {name: (future.result(),) for name, future in pending.items()}
+
+
+def reaching(call: Callable[..., T], *arguments: object) -> T:
+    """Call the store. What is Transient there becomes StoreAway, which no engine raises."""
+    try:
+        return call(*arguments)
+    except Transient as error:
+        raise StoreAway(str(error)) from error
+
+
+def _fetch_input(store: ArtifactStore, slot: str, ref: ArtifactRef) -> bytes:
+    try:
+        return reaching(fetch, store, ref)
+    except IntegrityError as error:
+        raise CorruptInputError(slot, ref, error) from error
 
 
 def record_of(message: StepMessage, manifest: Manifest, *, reused: bool) -> StepRecord:
@@ -182,7 +233,8 @@ def record_of(message: StepMessage, manifest: Manifest, *, reused: bool) -> Step
 def advance(message: StepMessage, manifest: Manifest, record: StepRecord) -> StepMessage:
     """The message after its step: outputs noted, trail longer, attempts forgotten, cursor on the next step.
 
-    Artifacts that nothing further on reads are left out. On the last step the cursor stays where it is.
+    All artifacts stay, so that a step whose output is found corrupt can be done again. On the last step the cursor
+    stays where it is.
 
     Raises:
         Permanent: the recipe asks for an output that the operation did not make.
@@ -196,10 +248,25 @@ def advance(message: StepMessage, manifest: Manifest, record: StepRecord) -> Ste
             raise Permanent(f"the step '{message.step.name}' made no '{slot}', which the recipe reads")
     return message.model_copy(
         update={
-            "artifacts": {slot: refs for slot, refs in artifacts.items() if slot in needed},
+            "artifacts": artifacts,
             "trail": (*message.trail, record),
             "cursor": min(message.cursor + 1, len(message.steps) - 1),
             "attempts": 0,
+            "plan": 0,
             "failures": (),
+        }
+    )
+
+
+def rewind(message: StepMessage, to: str) -> StepMessage:
+    """The message as it was before an earlier step of that name: to be done again, and all that followed it."""
+    cursor = next(place for place, step in enumerate(message.steps) if step.name == to)
+    undone = {step.name for step in message.steps[cursor:]}
+    return message.model_copy(
+        update={
+            "cursor": cursor,
+            "artifacts": {slot: refs for slot, refs in message.artifacts.items() if slot.split(".")[0] not in undone},
+            "trail": tuple(record for record in message.trail if record.step not in undone),
+            "plan": 0,
         }
     )

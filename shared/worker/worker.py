@@ -2,24 +2,62 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from time import monotonic
 
+import psutil
+
 from shared.broker.port import Broker, Delivery
-from shared.broker.topology import queue_name
+from shared.broker.topology import work_queues
 from shared.contracts.base import now
-from shared.contracts.errors import Cancelled, DeadlineExceeded, InvalidInput, Transient
+from shared.contracts.beat import Beat, InHand, WorkerState
+from shared.contracts.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    DevicePoisoned,
+    InvalidInput,
+    StepTimedOut,
+    StoreAway,
+    Transient,
+)
 from shared.contracts.step import StepMessage
 from shared.contracts.verdict import Verdict
 from shared.storage.artifacts import fetch
+from shared.storage.layout import manifest_key
 from shared.storage.port import ArtifactStore
 from shared.worker.cancellation import Cancellations
-from shared.worker.dispatch import Dispatch, Origin, advanced, completed, failed, unreadable
+from shared.worker.crashes import Received
+from shared.worker.dispatch import (
+    Dispatch,
+    Origin,
+    advanced,
+    completed,
+    crashed,
+    failed,
+    repaired,
+    step_outgoing,
+    unreadable,
+)
+from shared.worker.errors import classify
 from shared.worker.events import outgoing_event, step_event
+from shared.worker.limits import WorkerLimits
 from shared.worker.operation import Stage
-from shared.worker.step import Engines, Phase, Prepared, StepContext, advance, perform, prepare, record_of
+from shared.worker.pulse import Pulse
+from shared.worker.step import (
+    CorruptInputError,
+    Engines,
+    Phase,
+    Prepared,
+    StepContext,
+    advance,
+    perform,
+    prepare,
+    reaching,
+    record_of,
+)
+from shared.worker.step_thread import StepThread
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +65,18 @@ Observer = Callable[[Phase, StepMessage], None]
 IO_THREADS = 8
 PROGRESS_INTERVAL_S = 0.25
 BROKER_PAUSE_S = 1.0
+STORE_PAUSE_S = 1.0
+LONGEST_STORE_PAUSE_S = 15.0
+EXPECTED = (InvalidInput, Cancelled, DeadlineExceeded)
+"""Ends of a step that are no fault of ours: a line in the log, no traceback."""
 
 
-def _nobody(_phase: Phase, _message: StepMessage) -> None:
+def nobody(_phase: Phase, _message: StepMessage) -> None:
     """The observer of a worker that nobody observes."""
+
+
+class WorkerSpentError(Exception):
+    """The worker must not go on: a step hangs in it, or its device can no longer be used. A fresh one should."""
 
 
 class _HandedBackError(Exception):
@@ -38,9 +84,10 @@ class _HandedBackError(Exception):
 
 
 class Worker:
-    """Works off one stage's queue, one step at a time, in the thread that calls `run`.
+    """Works off one stage's queues, one step at a time, interactive jobs first.
 
-    `stop` lets the current step finish; `hand_back` gives its delivery back at once and uncounted.
+    The thread that calls `run` talks; another computes, so that a step that hangs can be left behind. `stop` lets the
+    current step finish; `hand_back` gives its message back at once and uncounted.
     """
 
     def __init__(
@@ -51,34 +98,64 @@ class Worker:
         origin: Origin,
         *,
         usd_per_hour: float,
-        observe: Observer = _nobody,
+        limits: WorkerLimits | None = None,
+        beat_interval_s: float = 5.0,
+        observe: Observer = nobody,
         rng: Random | None = None,
     ) -> None:
         self.stage = stage
+        self.warm = False
+        self._engines = Engines(stage)
         self._broker = broker
         self._store = store
         self._origin = origin
         self._usd_per_hour = usd_per_hour
+        self._limits = limits or WorkerLimits()
+        self._beat_interval_s = beat_interval_s
         self._observe = observe
         self._rng = rng or Random()
-        self._engines = Engines(stage)
         self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"{stage.name}-io")
         self._stopping = threading.Event()
         self._settling = threading.Lock()
         self._current: Delivery | None = None
-        self._subscription = broker.subscribe(queue_name(stage.name))
+        self._in_hand: InHand | None = None
+        self._received = Received()
+        self._started_at = now()
+        self._steps_done = 0
+        self._gone = False
+        self._subscription = broker.subscribe(*work_queues(stage.name))
         self._cancelled = Cancellations(broker)
 
     def run(self) -> None:
-        """Consume until `stop`."""
+        """Consume until `stop`, or until the worker's limits say that a fresh one should take its place.
+
+        Raises:
+            WorkerSpentError: a step hangs, or the device is poisoned. Its message is settled.
+        """
+        steps = StepThread(f"{self.stage.name}-step")
+        pulse = Pulse(self._broker, self.beat, self._beat_interval_s)
         try:
-            while not self._stopping.is_set():
+            while not self._stopping.is_set() and not self._limits.is_spent(self._steps_done, _resident_bytes()):
                 delivery = self._subscription.receive()
                 if delivery is not None:
-                    self._handle(delivery)
+                    self._handle(delivery, steps)
         finally:
+            self._subscription.close()
+            self._gone = True
+            pulse.close()
+            steps.close()
             self._cancelled.close()
             self._io.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it takes no further message."""
+        return self._stopping.is_set()
+
+    def warm_up(self, engines: Collection[str]) -> None:
+        """Load the models of these engines, so that the first step need not."""
+        self._engines.warm(engines)
+        self.warm = True
 
     def stop(self) -> None:
         """Take no further message; `run` returns once the current step is settled."""
@@ -86,26 +163,72 @@ class Worker:
         self._subscription.close()
 
     def hand_back(self) -> None:
-        """Give the current delivery back, if any: another worker gets it, and it counts as no attempt."""
+        """Give the current message back, if any, as a new one: another worker gets it, and it counts as no attempt."""
         with self._settling:
-            if self._current is not None:
-                self._current.requeue()
-                self._current = None
+            delivery, self._current = self._current, None
+        if delivery is not None:
+            self._give_back(delivery)
 
-    def _handle(self, delivery: Delivery) -> None:
+    def beat(self) -> Beat:
+        """What the worker says of itself now."""
+        in_hand = self._in_hand
+        return Beat(
+            worker=self._origin.worker,
+            stage=self.stage.name,
+            at=now(),
+            started_at=self._started_at,
+            state=self._state(),
+            in_hand=(in_hand,) if in_hand else (),
+            steps_done=self._steps_done,
+            rss_bytes=_resident_bytes(),
+        )
+
+    def _state(self) -> WorkerState:
+        if self._gone:
+            return "gone"
+        if self._stopping.is_set():
+            return "draining"
+        return "working" if self._in_hand else "idle"
+
+    def _handle(self, delivery: Delivery, steps: StepThread) -> None:
         self._current = delivery
         try:
             message = StepMessage.from_json(delivery.body)
         except InvalidInput as error:
-            dispatch = unreadable(self.stage.name, delivery, error, self._origin.worker)
-            self._settle(dispatch, None)
+            self._settle(unreadable(self.stage.name, delivery, error, self._origin.worker), None)
             return
+        self._in_hand = InHand(job_id=message.job_id, step=message.step.name, since=now())
         self._reached("received", message)
         try:
-            dispatch = self._attempt(message)
+            self._work_off(message, delivery, steps)
+        finally:
+            self._in_hand = None
+            self._steps_done += 1
+
+    def _work_off(self, message: StepMessage, delivery: Delivery, steps: StepThread) -> None:
+        crashes = self._received.crashes(delivery)
+        dead = crashed(message, crashes, self._origin, self._rng)
+        if dead is not None:
+            self._settle(dead, message)
+            return
+        message = message.model_copy(update={"attempts": message.attempts + crashes})
+        deadline_s = self._limits.deadline_s(self.stage.name)
+        attempt = steps.submit(lambda: self._attempt(message))
+        try:
+            self._settle(attempt.result(deadline_s), message)
+        except TimeoutError as error:
+            late = StepTimedOut(f"the step ran longer than {deadline_s:g} s, the deadline of '{self.stage.name}'")
+            self._settle(failed(message, late, self._origin, self._rng), message)
+            raise WorkerSpentError(str(late)) from error
         except _HandedBackError:
             return
-        self._settle(dispatch, message)
+        except StoreAway:
+            log.warning("the object store is away; %s waits for it", self._origin.worker, exc_info=True)
+            self.hand_back()
+            self._wait_for_the_store()
+        except DevicePoisoned as error:
+            self._settle(failed(message, error, self._origin, self._rng), message)
+            raise WorkerSpentError(str(error)) from error
 
     def _attempt(self, message: StepMessage) -> Dispatch:
         prepared: Prepared | None = None
@@ -117,13 +240,32 @@ class Worker:
             ahead = advance(message, manifest, record)
             if not message.is_last:
                 return advanced(message, record, ahead, self._origin)
-            verdict = Verdict.from_json(fetch(self._store, ahead.artifacts[ahead.verdict][0]))
+            verdict = Verdict.from_json(reaching(fetch, self._store, ahead.artifacts[ahead.verdict][0]))
             return completed(message, record, ahead, verdict.summary(), self._origin)
-        except _HandedBackError:
+        except (_HandedBackError, StoreAway):
             raise
-        except Exception as error:
-            log.warning("step %s of job %s failed", message.step.name, message.job_id, exc_info=True)
+        except EXPECTED as error:
+            log.info("step %s of job %s ends: %s", message.step.name, message.job_id, error)
             return failed(message, error, self._origin, self._rng, prepared.key if prepared else None)
+        except CorruptInputError as error:
+            return self._repair(message, error)
+        except Exception as error:
+            if classify(error) is DevicePoisoned:
+                raise DevicePoisoned(str(error)) from error
+            log.warning("step %s of job %s failed", message.step.name, message.job_id, exc_info=True)
+            key, plans = (prepared.key, prepared.smaller_plans) if prepared else (None, 0)
+            return failed(message, error, self._origin, self._rng, key, plans)
+
+    def _repair(self, message: StepMessage, error: CorruptInputError) -> Dispatch:
+        """Take away what is corrupt and the manifest that vouches for it, and go back to the step that made it."""
+        maker = error.slot.split(".")[0]
+        record = next((record for record in message.trail if record.step == maker), None)
+        log.warning("job %s: %s; its step '%s' is done again", message.job_id, error, maker)
+        if record is None:
+            return failed(message, error, self._origin, self._rng)
+        reaching(self._store.delete, manifest_key(message.subject, record.key))
+        reaching(self._store.delete, error.ref.key)
+        return repaired(message, maker, error, self._origin, self._rng)
 
     def _settle(self, dispatch: Dispatch, message: StepMessage | None) -> None:
         """Publish, then acknowledge. What the broker will not take now stays ours and is delivered again."""
@@ -140,12 +282,31 @@ class Worker:
                 confirmation.result()
         except Transient:
             log.warning("the broker took no message; the step is delivered again", exc_info=True)
-            delivery.requeue()
             self._stopping.wait(BROKER_PAUSE_S)
+            self._give_back(delivery)
             return
         self._reached("settling", message)
         delivery.ack()
         self._reached("settled", message)
+
+    def _give_back(self, delivery: Delivery) -> None:
+        """Publish the message anew, so that no delivery is counted against it; where that fails, requeue it."""
+        try:
+            self._broker.publish(step_outgoing(StepMessage.from_json(delivery.body)))
+        except (Transient, InvalidInput):
+            delivery.requeue()
+        else:
+            delivery.ack()
+
+    def _wait_for_the_store(self) -> None:
+        pause_s = STORE_PAUSE_S
+        while not self._stopping.wait(pause_s * self._rng.uniform(0.5, 1.0)):
+            try:
+                self._store.get("inbox/is-the-store-there")
+            except Transient:
+                pause_s = min(2 * pause_s, LONGEST_STORE_PAUSE_S)
+            else:
+                return
 
     def _context(self, message: StepMessage) -> StepContext:
         told = monotonic()
@@ -181,3 +342,7 @@ class Worker:
         if phase == "started":
             self._broker.send(outgoing_event(step_event(message, "started", self._origin.worker)))
         self._observe(phase, message)
+
+
+def _resident_bytes() -> int:
+    return int(psutil.Process().memory_info().rss)

@@ -13,7 +13,7 @@ import pytest
 
 from shared.broker.embedded import EmbeddedBroker
 from shared.broker.port import Outgoing, Subscription
-from shared.broker.topology import CONTROL, EVENTS, STEPS, dead_queue, queue_name, topology
+from shared.broker.topology import CONTROL, EVENTS, STEPS, dead_queue, queue_name, routing_key, topology
 from shared.contracts.base import MESSAGE_LIMIT_BYTES, now
 from shared.contracts.control import Control
 from shared.contracts.dead_letter import DeadLetter
@@ -22,13 +22,13 @@ from shared.contracts.step import StepMessage
 from shared.storage.layout import manifest_key
 from shared.worker.dispatch import Origin, step_outgoing
 from shared.worker.operation import Stage, Work
-from shared.worker.retry import RetryPolicy
+from shared.worker.retry import RetryPolicy, RetryRule
 from shared.worker.worker import Worker
 from tests import synthetic
 from tests.fakes import MemoryStore
 from tests.synthetic import QA, REFINE, SUBJECT, UPSCALE, AppendParams, first_message, ran
 
-POLICY = RetryPolicy(attempts={"Transient": 3}, base_delay_ms=1, ladder_ms=(5, 10))
+POLICY = RetryPolicy(rules={"Transient": RetryRule(attempts=3, base_delay_ms=1)}, ladder_ms=(5, 10))
 PATIENCE_S = 10.0
 
 
@@ -78,7 +78,7 @@ def pipeline() -> Iterator[Pipeline]:
 def running(*stages: Stage) -> Iterator[Pipeline]:
     broker = EmbeddedBroker()
     broker.declare(topology(retry_ladder_ms=POLICY.ladder_ms))
-    pipeline = Pipeline(broker, MemoryStore(), broker.listen(EVENTS, ("#",)))
+    pipeline = Pipeline(broker, MemoryStore(), broker.listen(EVENTS, ("job.#",)))
     observe = lambda phase, message: pipeline.phases.append((message.step.name, phase))  # noqa: E731
     workers = [
         Worker(stage, broker, pipeline.store, Origin("w", POLICY), usd_per_hour=3600, observe=observe, rng=Random(1))
@@ -180,7 +180,7 @@ def test_a_dead_letter_can_be_published_again_as_it_is(pipeline: Pipeline) -> No
 
 @pytest.mark.parametrize("body", [b"", b"\xff\x00", b"{}", b'{"schema_version": 1}', b"[" * 20_000])
 def test_a_malformed_message_is_kept_with_its_reason_and_the_consumer_lives_on(pipeline: Pipeline, body: bytes) -> None:
-    pipeline.broker.publish(Outgoing(STEPS, "refine", body, "bad"))
+    pipeline.broker.publish(Outgoing(STEPS, routing_key("refine", "bulk"), body, "bad"))
     letter = pipeline.dead_letter("refine")
     assert letter.error.kind == "InvalidInput"
     assert letter.body == body[:MESSAGE_LIMIT_BYTES].decode(errors="replace")
@@ -307,8 +307,8 @@ def test_stop_finishes_the_current_step_and_leaves_the_rest_on_the_queue() -> No
     thread.join(PATIENCE_S)
     synthetic.during[0] = lambda _: None
     assert ran == ["job-1"]
-    assert broker.depth(queue_name("upscale")) == 1
-    assert broker.depth(queue_name("refine")) == 1
+    assert broker.depth(queue_name("upscale", "interactive")) == 1
+    assert broker.depth(queue_name("refine", "interactive")) == 1
     broker.close()
 
 
@@ -334,8 +334,8 @@ def test_a_delivery_handed_back_is_no_attempt_and_publishes_nothing() -> None:
     go_on.set()
     thread.join(PATIENCE_S)
     synthetic.during[0] = lambda _: None
-    assert broker.depth(queue_name("upscale")) == 0
-    subscription = broker.subscribe(queue_name("refine"))
+    assert broker.depth(queue_name("upscale", "interactive")) == 0
+    subscription = broker.subscribe(queue_name("refine", "interactive"))
     delivery = subscription.receive(PATIENCE_S)
     assert delivery is not None
     assert StepMessage.from_json(delivery.body).attempts == 0
