@@ -61,7 +61,7 @@ ran: list[str] = []
 during: list[Callable[[Work[AppendParams]], object]] = [lambda _: None]
 """What happens in the middle of an Append."""
 
-APPEND = EngineSpec(AppendParams, "tests.synthetic:Append")
+APPEND = EngineSpec(AppendParams, "tests.synthetic:Append", smaller_plans=1)
 TEXT = Operation("refine.append", 1, ("text",), ("text",), seeded=True, engines={"portable": APPEND})
 PLAIN = Operation("upscale.append", 1, ("text",), ("text",), seeded=False, engines={"portable": APPEND})
 JUDGE = Operation(

@@ -1,0 +1,351 @@
+"""What a worker does when things go wrong around it or under it."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from shared.broker.embedded import EmbeddedBroker
+from shared.broker.port import Subscription
+from shared.broker.topology import EVENTS, dead_queue, queue_name, topology
+from shared.contracts.beat import Beat
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.errors import Transient
+from shared.contracts.event import TERMINAL, Event
+from shared.contracts.step import StepMessage
+from shared.worker.dispatch import Origin, step_outgoing
+from shared.worker.health import HealthServer, live, ready
+from shared.worker.limits import WorkerLimits
+from shared.worker.operation import Stage, Work
+from shared.worker.retry import RetryPolicy, RetryRule
+from shared.worker.worker import Worker, WorkerSpentError
+from tests import synthetic
+from tests.fakes import MemoryStore
+from tests.synthetic import QA, REFINE, UPSCALE, AppendParams, first_message, ran
+
+SOON = RetryRule(attempts=3, base_delay_ms=1)
+KINDS = ("Transient", "StepTimedOut", "WorkerCrashed", "IntegrityError", "ResourceExhausted", "DevicePoisoned")
+POLICY = RetryPolicy(rules=dict.fromkeys(KINDS, SOON), ladder_ms=(5, 10))
+PATIENCE_S = 10.0
+
+
+class House:
+    """A broker, a store, workers in threads, and an ear."""
+
+    def __init__(self) -> None:
+        self.broker = EmbeddedBroker("worker-faults")
+        self.broker.declare(topology(retry_ladder_ms=POLICY.ladder_ms))
+        self.store = MemoryStore()
+        self.ear = self.broker.listen(EVENTS, ("job.#",))
+        self.beats = self.broker.listen(EVENTS, ("worker.#",))
+        self.events: list[Event] = []
+        self.raised: list[Exception] = []
+        self._running: list[tuple[Worker, threading.Thread]] = []
+
+    def worker(self, stage: Stage, limits: WorkerLimits | None = None, broker: EmbeddedBroker | None = None) -> Worker:
+        """Start one; what its `run` raises is kept."""
+        worker = Worker(
+            stage,
+            broker or self.broker,
+            self.store,
+            Origin(f"w-{stage.name}", POLICY),
+            usd_per_hour=1,
+            limits=limits,
+            beat_interval_s=0.05,
+            rng=Random(1),
+        )
+
+        def run() -> None:
+            try:
+                worker.run()
+            except WorkerSpentError as error:
+                self.raised.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        self._running.append((worker, thread))
+        return worker
+
+    def publish(self, message: StepMessage) -> None:
+        self.broker.publish(step_outgoing(message))
+
+    def until(self, wanted: Callable[[Event], bool]) -> Event:
+        while (delivery := self.ear.receive(PATIENCE_S)) is not None:
+            event = Event.from_json(delivery.body)
+            self.events.append(event)
+            if wanted(event):
+                return event
+        raise AssertionError(f"nothing more happened after {[event.kind for event in self.events]}")
+
+    def until_ended(self, job_id: str = "job-1") -> Event:
+        return self.until(lambda event: event.job_id == job_id and event.kind in TERMINAL)
+
+    def dead_letter(self, stage: str) -> DeadLetter:
+        return DeadLetter.from_json(taken(self.broker.subscribe(dead_queue(stage))))
+
+    def beat_that(self, is_so: Callable[[Beat], bool]) -> Beat:
+        while (delivery := self.beats.receive(PATIENCE_S)) is not None:
+            beat = Beat.from_json(delivery.body)
+            if is_so(beat):
+                return beat
+        raise AssertionError("no such beat came")
+
+    def join(self) -> None:
+        for _, thread in self._running:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+
+    def close(self) -> None:
+        for worker, _ in self._running:
+            worker.stop()
+        self.join()
+        self.broker.close()
+
+
+def taken(subscription: Subscription) -> bytes:
+    delivery = subscription.receive(PATIENCE_S)
+    assert delivery is not None
+    delivery.ack()
+    subscription.close()
+    return delivery.body
+
+
+def die_of_a_message() -> None:
+    """What the broker sees of a process that takes a message and is killed."""
+    victim = EmbeddedBroker("worker-faults")
+    subscription = victim.subscribe(queue_name("refine", "interactive"))
+    assert subscription.receive(PATIENCE_S) is not None
+    victim.close()
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    ran.clear()
+    synthetic.during[0] = lambda _: None
+    house = House()
+    yield house
+    synthetic.during[0] = lambda _: None
+    house.close()
+
+
+@contextmanager
+def held() -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Every Append stops in its middle: the first event says so, the second lets it go on."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def hold(_: Work[AppendParams]) -> None:
+        inside.set()
+        go_on.wait(PATIENCE_S)
+
+    synthetic.during[0] = hold
+    yield inside, go_on
+    go_on.set()
+    synthetic.during[0] = lambda _: None
+
+
+def test_a_step_that_hangs_is_ended_counted_and_left_to_a_fresh_worker(house: House) -> None:
+    with held() as (inside, _):
+        house.worker(REFINE, WorkerLimits(step_deadline_s=0.1))
+        house.publish(first_message(house.store))
+        assert inside.wait(PATIENCE_S)
+        retrying = house.until(lambda event: event.kind == "retrying")
+        house.join()
+    assert retrying.error is not None
+    assert retrying.error.kind == "StepTimedOut"
+    assert "0.1 s" in retrying.error.message
+    assert [type(error) for error in house.raised] == [WorkerSpentError]
+    for stage in (REFINE, UPSCALE, QA):
+        house.worker(stage)
+    assert house.until_ended().kind == "done"
+
+
+def test_a_message_that_kills_its_workers_ends_in_the_dead_letters(house: House) -> None:
+    """Three processes die of it, as far as the broker can tell; the fourth does not even try."""
+    house.publish(first_message(house.store))
+    for _ in range(3):
+        die_of_a_message()
+    house.worker(REFINE)
+    assert house.until_ended().kind == "dead"
+    letter = house.dead_letter("refine")
+    assert (letter.error.kind, letter.attempts) == ("WorkerCrashed", 3)
+    assert "3 times" in letter.error.message
+    assert ran == []
+
+
+def test_a_crash_is_an_attempt_and_the_next_worker_goes_on(house: House) -> None:
+    house.publish(first_message(house.store))
+    die_of_a_message()
+    for stage in (REFINE, UPSCALE, QA):
+        house.worker(stage)
+    assert house.until_ended().kind == "done"
+    assert [event.attempt for event in house.events if event.step == "one"] == [2, 2]
+
+
+def test_out_of_memory_is_tried_again_with_the_smaller_plan(house: House) -> None:
+    plans: list[int] = []
+
+    def run_out_of_memory(work: Work[AppendParams]) -> None:
+        if work.params.word == "a":
+            plans.append(work.plan)
+            if work.plan < 1:
+                raise MemoryError
+
+    synthetic.during[0] = run_out_of_memory
+    for stage in (REFINE, UPSCALE, QA):
+        house.worker(stage)
+    house.publish(first_message(house.store, word="a"))
+    done = house.until_ended()
+    assert done.kind == "done"
+    assert plans == [0, 1]
+    assert done.result is not None
+    assert house.store.blobs[done.result.image.key] == b"photoa7!", "a smaller plan gives the same bytes"
+
+
+def test_a_poisoned_device_ends_the_worker_and_the_step_is_tried_elsewhere(house: House) -> None:
+    def poison(_: Work[AppendParams]) -> None:
+        synthetic.during[0] = lambda _: None
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    synthetic.during[0] = poison
+    house.worker(REFINE)
+    house.publish(first_message(house.store))
+    retrying = house.until(lambda event: event.kind == "retrying")
+    house.join()
+    assert retrying.error is not None
+    assert retrying.error.kind == "DevicePoisoned"
+    assert len(house.raised) == 1
+    for stage in (REFINE, UPSCALE, QA):
+        house.worker(stage)
+    assert house.until_ended().kind == "done"
+
+
+def test_an_artifact_found_corrupt_is_made_again_by_its_step(house: House) -> None:
+    house.worker(REFINE)
+    house.publish(first_message(house.store, word="a"))
+    house.until(lambda event: event.step == "one" and event.kind == "finished")
+    made = next(key for key, blob in house.store.blobs.items() if blob == b"photoa7")
+    house.store.blobs[made] = b"rotten"
+    house.worker(UPSCALE)
+    house.worker(QA)
+    done = house.until_ended()
+    assert done.kind == "done"
+    assert ran == ["a", "a", "!", "judge"]
+    reported = next(event.error for event in house.events if event.kind == "retrying")
+    assert reported is not None
+    assert reported.kind == "IntegrityError"
+    assert house.store.blobs[made] == b"photoa7"
+
+
+def test_a_photo_found_corrupt_cannot_be_made_again_and_is_reported(house: House) -> None:
+    message = first_message(house.store)
+    (photo,) = message.artifacts["request.photos"]
+    house.store.blobs[photo.key] = b"rotten"
+    house.worker(REFINE)
+    house.publish(message)
+    assert house.until_ended().kind == "dead"
+    assert house.dead_letter("refine").error.kind == "IntegrityError"
+    assert ran == []
+
+
+def test_a_store_that_is_away_is_waited_out_and_counts_as_no_attempt(house: House) -> None:
+    away = threading.Event()
+    away.set()
+    asked = threading.Semaphore(0)
+
+    class Away(MemoryStore):
+        def get(self, key: str) -> bytes | None:
+            asked.release()
+            if away.is_set():
+                raise Transient("connection refused")
+            return super().get(key)
+
+    house.store = Away()
+    message = first_message(house.store)
+    for stage in (REFINE, UPSCALE, QA):
+        house.worker(stage)
+    house.publish(message)
+    for _ in range(4):
+        assert asked.acquire(timeout=PATIENCE_S), "it asks again and again"
+    away.clear()
+    done = house.until_ended()
+    assert done.kind == "done"
+    assert {event.attempt for event in house.events} == {1}
+    assert not [event for event in house.events if event.kind == "retrying"]
+
+
+def test_a_worker_makes_room_for_a_fresh_one_after_its_steps(house: House) -> None:
+    house.worker(REFINE, WorkerLimits(recycle_after_steps=1))
+    house.publish(first_message(house.store))
+    house.publish(first_message(house.store, job_id="job-2"))
+    house.join()
+    assert house.raised == []
+    assert house.broker.depth(queue_name("refine", "interactive")) == 1
+    assert house.broker.depth(queue_name("upscale", "interactive")) == 1
+
+
+def test_an_interactive_job_overtakes_the_bulk_ones_that_wait(house: House) -> None:
+    with held() as (inside, go_on):
+        house.worker(REFINE)
+        bulk = [first_message(house.store, job_id=f"bulk-{n}", word=f"b{n}") for n in range(5)]
+        for message in bulk:
+            house.publish(message.model_copy(update={"priority": "bulk"}))
+        assert inside.wait(PATIENCE_S)
+        house.publish(first_message(house.store, job_id="urgent", word="now"))
+        go_on.set()
+        house.until(lambda event: event.job_id == "bulk-4" and event.kind == "finished")
+    assert ran.index("now") <= 2, "at most the bulk job in hand and one that was taken already go before it"
+
+
+def test_a_worker_says_what_it_has_in_hand_and_when_it_goes(house: House) -> None:
+    with held() as (inside, go_on):
+        worker = house.worker(REFINE)
+        house.beat_that(lambda beat: beat.state == "idle")
+        house.publish(first_message(house.store))
+        assert inside.wait(PATIENCE_S)
+        working = house.beat_that(lambda beat: beat.state == "working")
+        assert [held.job_id for held in working.in_hand] == ["job-1"]
+        worker.stop()
+        house.beat_that(lambda beat: beat.state == "draining")
+        go_on.set()
+    gone = house.beat_that(lambda beat: beat.state == "gone")
+    assert (gone.steps_done, gone.in_hand) == (1, ())
+
+
+def test_liveness_and_readiness_are_told_over_http(house: House) -> None:
+    draining: list[bool] = [False]
+    server = HealthServer(
+        "127.0.0.1",
+        0,
+        {
+            "/live": lambda: live(house.broker),
+            "/ready": lambda: ready(house.broker, house.store, models=True, draining=draining[0]),
+        },
+    )
+    try:
+        address = f"http://127.0.0.1:{server.port}"
+        with urlopen(f"{address}/live") as answer:  # noqa: S310 - our own server
+            assert set(json.load(answer).values()) == {"ok"}
+        with urlopen(f"{address}/ready") as answer:  # noqa: S310 - our own server
+            assert answer.status == 200
+        draining[0] = True
+        with pytest.raises(HTTPError) as refused:
+            urlopen(f"{address}/ready")  # noqa: S310 - our own server
+        assert refused.value.code == 503
+        assert json.load(refused.value)["draining"] == "the process is ending"
+        refused.value.close()
+    finally:
+        server.close()
+
+
+def test_a_store_that_does_not_answer_is_named_as_the_reason(house: House) -> None:
+    class Away(MemoryStore):
+        def get(self, key: str) -> bytes | None:
+            raise Transient("connection refused")
+
+    report = ready(house.broker, Away(), models=False, draining=False)
+    assert report == {"broker": "ok", "storage": "connection refused", "models": "not loaded yet", "draining": "ok"}
