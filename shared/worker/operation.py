@@ -31,8 +31,8 @@ class Work(Generic[P]):
     params: P
     inputs: Mapping[str, tuple[bytes, ...]]
     seed: int
-    plan: int = 0
     progress: Callable[[float], None] = field(default=lambda _: None)
+    plan: int = 0
 
     def one(self, name: str) -> bytes:
         """The single blob of an input."""

@@ -154,7 +154,7 @@ def perform(prepared: Prepared, context: StepContext) -> tuple[Manifest, bool]:
     context.reached("started", message)
     started_at, clock = now(), perf_counter()
     plan = min(message.plan, prepared.smaller_plans)
-    outcome = prepared.engine.run(Work(prepared.params, inputs, message.step.seed or 0, plan, context.progress))
+    outcome = prepared.engine.run(Work(prepared.params, inputs, message.step.seed or 0, context.progress, plan))
     seconds = perf_counter() - clock
     context.reached("computed", message)
     context.progress(1.0)

@@ -73,7 +73,7 @@ def test_nested_names_reach_into_the_sections(monkeypatch: pytest.MonkeyPatch) -
         "STORAGE__ACCESS_KEY": "key",
         "STORAGE__SECRET_KEY": SECRET,
         "PHOTO_LIMITS__MIN_SIDE_PX": "800",
-        "RETRY__ATTEMPTS": '{"Transient": 2}',
+        "RETRY__RULES": '{"Transient": {"attempts": 2}}',
         "RETRY__LADDER_MS": "[10, 20]",
         "GENERATION__OVERRIDES": '{"refine": {"grain": 0.4}}',
         "GENERATION__CONSENT_REQUIRED": "true",
@@ -83,7 +83,7 @@ def test_nested_names_reach_into_the_sections(monkeypatch: pytest.MonkeyPatch) -
     assert settings.storage.target == S3Target(bucket="portraits", endpoint="s3.internal:9000", secure=False)
     assert settings.storage.secret_key == SecretStr(SECRET)
     assert settings.photo_limits.min_side_px == 800
-    assert dict(settings.retry.attempts) == {"Transient": 2}
+    assert settings.retry.rule("swap", "Transient").attempts == 2
     assert settings.retry.ladder_ms == (10, 20)
     assert settings.generation.overrides == {"refine": {"grain": 0.4}}
     assert settings.generation.consent_required
