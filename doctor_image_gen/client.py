@@ -1,6 +1,6 @@
 """Files jobs and follows them, over whatever broker, store and journal the settings name."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
@@ -22,6 +22,9 @@ from shared.worker.dispatch import wire
 
 POLL_S = 1.0
 """How often the journal is asked about a job of which no event comes."""
+
+PATTERNS = 100
+"""So many jobs are listened to one by one; beyond it, to all."""
 
 JOURNAL_POLL_S = 0.01
 """The same once an event has said that the job ended: the journal hears it at the same time as we do."""
@@ -79,12 +82,21 @@ class Client:
         """File jobs and wait until each has ended; the jobs in the order of the requests."""
         requests = [named(request) for request in requests]
         job_ids = [id_of(request) for request in requests]
-        return self._follow(job_ids, on_event, timeout_s, lambda: [self.submit(request) for request in requests])
+        runs = dict.fromkeys(job_ids, 0)
+        self._follow(runs, on_event, timeout_s, lambda: [self.submit(request) for request in requests])
+        return tuple(self.job(job_id) for job_id in job_ids)
 
     def follow(self, job_id: str, on_event: Callable[[Event], None], timeout_s: float | None = None) -> Job:
         """Wait until a job has ended."""
-        (job,) = self._follow([job_id], on_event, timeout_s, lambda: None)
+        (job,) = self.follow_runs({job_id: 0}, on_event, timeout_s)
         return job
+
+    def follow_runs(
+        self, runs: Mapping[str, int], on_event: Callable[[Event], None], timeout_s: float | None = None
+    ) -> tuple[Job, ...]:
+        """Wait until each job has ended, in its given run or a later one: a replay opens an ended job again."""
+        self._follow(runs, on_event, timeout_s, lambda: None)
+        return tuple(self.job(job_id) for job_id in runs)
 
     def job(self, job_id: str) -> Job:
         """The job as the journal knows it.
@@ -110,37 +122,42 @@ class Client:
 
     def _follow(
         self,
-        job_ids: Sequence[str],
+        runs: Mapping[str, int],
         on_event: Callable[[Event], None],
         timeout_s: float | None,
         once_listening: Callable[[], object],
-    ) -> tuple[Job, ...]:
-        patterns = tuple(f"job.{job_id.replace('.', '_')}.*" for job_id in job_ids)
+    ) -> None:
+        patterns = (
+            tuple(f"job.{job_id.replace('.', '_')}.*" for job_id in runs) if len(runs) <= PATTERNS else ("job.#",)
+        )
         with closing(self._connections.broker.listen(EVENTS, patterns)) as events:
             once_listening()
-            for event in self._until_ended(events, job_ids, timeout_s):
+            for event in self._until_ended(events, runs, timeout_s):
                 on_event(event)
-        return tuple(self.job(job_id) for job_id in job_ids)
 
-    def _until_ended(self, events: Subscription, job_ids: Sequence[str], timeout_s: float | None) -> Iterator[Event]:
+    def _until_ended(self, events: Subscription, runs: Mapping[str, int], timeout_s: float | None) -> Iterator[Event]:
         """Events of these jobs until the journal has the end of each: a listener may miss one, the journal does not."""
-        open_jobs = {job_id for job_id in job_ids if not self._ended(job_id)}
+        open_jobs = {job_id for job_id, run in runs.items() if not self._ended(job_id, run)}
         ending: set[str] = set()
         give_up = None if timeout_s is None else monotonic() + timeout_s
         while open_jobs:
             delivery = events.receive(JOURNAL_POLL_S if ending else POLL_S)
             if delivery is not None:
                 event = Event.from_json(delivery.body)
-                yield event
-                if event.kind in TERMINAL:
+                if event.job_id in runs:
+                    yield event
+                if event.job_id in open_jobs and event.kind in TERMINAL and event.run >= runs[event.job_id]:
                     ending.add(event.job_id)
             if delivery is None or ending:
-                open_jobs = {job_id for job_id in open_jobs if not self._ended(job_id)}
-                ending &= open_jobs
+                asked = open_jobs if delivery is None else ending
+                ended = {job_id for job_id in asked if self._ended(job_id, runs[job_id], told=job_id in ending)}
+                open_jobs -= ended
+                ending -= ended
             self._still_alive()
             if give_up is not None and monotonic() > give_up:
-                raise Transient(f"{len(open_jobs)} of {len(job_ids)} jobs did not end within {timeout_s} seconds")
+                raise Transient(f"{len(open_jobs)} of {len(runs)} jobs did not end within {timeout_s} seconds")
 
-    def _ended(self, job_id: str) -> bool:
+    def _ended(self, job_id: str, run: int, *, told: bool = False) -> bool:
+        """A job whose end was told and that the journal does not know was erased."""
         job = self._connections.jobs.get(job_id)
-        return job is not None and job.state in TERMINAL
+        return told if job is None else job.run >= run and job.state in TERMINAL

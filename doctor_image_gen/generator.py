@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from doctor_image_gen.client import Client, id_of, named
+from doctor_image_gen.dead import DeadLetters
 from doctor_image_gen.options import GenerationOptions
 from doctor_image_gen.picture_file import make_room
 from doctor_image_gen.result import Generated, failure_of, generated
@@ -98,6 +99,11 @@ class DoctorImageGenerator:
         ended = self._run(doctor_image_path, paths, wish, options, on_event, key_per_scenario=True)
         connections = self._opened().connections
         return [generated(connections, job, path, include_base64=options.include_base64) for job, path in ended]
+
+    @property
+    def dead(self) -> DeadLetters:
+        """What could not be worked off: to be listed, shown, replayed, discarded, exported, imported."""
+        return DeadLetters(self._opened().connections)
 
     def close(self) -> None:
         """End the pipeline's threads and connections. The next call opens them again."""

@@ -15,6 +15,9 @@ def build_parser() -> argparse.ArgumentParser:
     _generate(commands)
     _submit(commands)
     _jobs(commands)
+    _batches(commands)
+    _dead(commands)
+    _subjects(commands)
     _processes(commands)
     _catalogues(commands)
     return parser
@@ -104,6 +107,106 @@ def _jobs(commands: Commands) -> None:
     cancel = commands.add_parser("cancel", help="tell the workers that a job is no longer wanted")
     cancel.set_defaults(handler="jobs:cancel")
     cancel.add_argument("job_id")
+
+
+def _group(commands: Commands, name: str, explanation: str) -> Commands:
+    """A command that has commands of its own."""
+    return commands.add_parser(name, help=explanation).add_subparsers(
+        title="commands", required=True, metavar="COMMAND"
+    )
+
+
+def _batches(commands: Commands) -> None:
+    batch = _group(commands, "batch", "file many jobs as one, and follow them")
+
+    submit = batch.add_parser("submit", help="file every doctor of a list in every scenario, print the batch's id")
+    submit.set_defaults(handler="batch:submit")
+    submit.add_argument("file", metavar="FILE", help="a YAML or JSON list; docs/batches.md has an example")
+    submit.add_argument("--batch-id", metavar="ID", help="goes before the one in the file")
+
+    for name, explanation in (("status", "show how a batch stands"), ("watch", "follow a batch until it ends")):
+        command = batch.add_parser(name, help=explanation)
+        command.set_defaults(handler=f"batch:{name}")
+        command.add_argument("batch_id")
+        command.add_argument("--json", action="store_true")
+
+
+def _dead(commands: Commands) -> None:
+    dead = _group(commands, "dead", "look at what could not be worked off, replay or discard it")
+
+    listing = dead.add_parser("list", help="list causes, the most frequent first")
+    listing.set_defaults(handler="dead:show_list")
+    _letter_filter(listing, with_state=True)
+    listing.add_argument("--each", action="store_true", help="list single letters, the oldest first")
+    listing.add_argument("--limit", type=int, default=100, metavar="N", help="of --each; 100 where absent")
+    listing.add_argument("--json", action="store_true")
+
+    show = dead.add_parser("show", help="explain one letter")
+    show.set_defaults(handler="dead:show")
+    show.add_argument("letter_or_job", metavar="LETTER_OR_JOB")
+    show.add_argument("--json", action="store_true")
+
+    replay = dead.add_parser("replay", help="have letters worked off again")
+    replay.set_defaults(handler="dead:replay")
+    _letter_choice(replay)
+    replay.add_argument("--from-step", metavar="STEP", help="start at this step, which is before the one that failed")
+    replay.add_argument(
+        "--set", action="extend", nargs="+", metavar="STEP.PARAM=VALUE", default=[], help="other parameters"
+    )
+    replay.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    replay.add_argument("--rate", type=float, metavar="N", help="at most N letters a second")
+    replay.add_argument("--wait", action="store_true", help="until the replayed jobs have ended")
+    replay.add_argument("--json", action="store_true", help="print outcomes as JSON lines")
+
+    discard = dead.add_parser("discard", help="have done with letters; they can still be shown")
+    discard.set_defaults(handler="dead:discard")
+    _letter_choice(discard)
+
+    export = dead.add_parser("export", help="write letters as JSON lines")
+    export.set_defaults(handler="dead:export")
+    export.add_argument("file", metavar="FILE", help="- is standard output")
+    _letter_filter(export, with_state=True)
+
+    importing = dead.add_parser("import", help="file letters from JSON lines")
+    importing.set_defaults(handler="dead:import_")
+    importing.add_argument("file", metavar="FILE", help="- is standard input")
+
+
+def _letter_choice(command: argparse.ArgumentParser) -> None:
+    command.add_argument("letter_or_job", nargs="*", metavar="LETTER_OR_JOB", help="ids; or else a filter, or --all")
+    command.add_argument("--all", action="store_true", help="all open letters")
+    command.add_argument("--yes", action="store_true", help="do not ask")
+    _letter_filter(command, with_state=False)
+
+
+def _letter_filter(command: argparse.ArgumentParser, *, with_state: bool) -> None:
+    only = command.add_argument_group("filter", "only letters that agree with all of these")
+    only.add_argument("--stage", choices=(*STAGES, "intake", "journal"))
+    only.add_argument("--step", metavar="NAME")
+    only.add_argument("--kind", metavar="CLASS", help="of the error, as Permanent")
+    only.add_argument("--fingerprint", metavar="ID", help="of the cause, as `dead list` shows it")
+    only.add_argument("--job", dest="job_id", metavar="ID")
+    only.add_argument("--batch", dest="batch_id", metavar="ID")
+    only.add_argument("--caller", metavar="ID")
+    only.add_argument("--subject", metavar="ID")
+    if with_state:
+        only.add_argument("--state", choices=("open", "replayed", "discarded", "any"), help="open where absent")
+
+
+def _subjects(commands: Commands) -> None:
+    subject = _group(commands, "subject", "see or erase everything of a person")
+    for name, explanation in (
+        ("show", "list what there is of a person"),
+        ("erase", "remove everything of a person, for good"),
+        ("allow", "take in a person who was erased"),
+    ):
+        command = subject.add_parser(name, help=explanation)
+        command.set_defaults(handler=f"subject:{name}")
+        command.add_argument("subject", metavar="SUBJECT")
+        if name == "erase":
+            command.add_argument("--yes", action="store_true", help="do not ask")
+        if name != "allow":
+            command.add_argument("--json", action="store_true")
 
 
 def _processes(commands: Commands) -> None:

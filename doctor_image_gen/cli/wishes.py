@@ -20,7 +20,7 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
         "deadline_s": arguments.deadline,
         "faces": tuple(arguments.face),
     }
-    return {name: value for name, value in plain.items() if value is not None} | _parameters(arguments.set)
+    return {name: value for name, value in plain.items() if value is not None} | parameters_of(arguments.set)
 
 
 def request_of(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def request_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return wish
 
 
-def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
+def parameters_of(pairs: Sequence[str]) -> dict[str, Any]:
     """Values are read as YAML: numbers, true, false, words, lists."""
     parsed = {}
     for name, value in _assignments(pairs, "--set").items():

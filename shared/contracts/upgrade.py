@@ -29,15 +29,23 @@ class OtherVersion:
     found: int
     present: int
 
+    @property
+    def field(self) -> str:
+        """Where the version stands in the whole document."""
+        return ".".join(map(str, (*self.path, VERSION)))
+
 
 def upgraded(document: Any, others: Iterable[OtherVersion]) -> Any:
-    """The document with each of these parts as its contract states it at present. Inner ones come first.
+    """The document with each of these parts as its contract states it at present. Inner ones are upgraded first.
 
     Raises:
         InvalidInput: a part is of a newer version than ours, or no way leads from its version.
     """
     whole = {"": document}
-    for other in sorted(others, key=lambda other: len(other.path), reverse=True):
+    outermost_first = sorted(others, key=lambda other: len(other.path))
+    for other in outermost_first:
+        _check_not_newer(other)
+    for other in reversed(outermost_first):
         holder: Any = whole
         *way, place = ("", *other.path)
         for key in way:
@@ -46,15 +54,17 @@ def upgraded(document: Any, others: Iterable[OtherVersion]) -> Any:
     return whole[""]
 
 
-def _upgraded_part(document: Document, other: OtherVersion) -> Document:
-    field = ".".join(map(str, (*other.path, VERSION)))
+def _check_not_newer(other: OtherVersion) -> None:
     if other.found > other.present:
         found = f"this is version {other.found}, we read {other.present}"
-        raise InvalidInput(field, found, "Run a newer worker.")
+        raise InvalidInput(other.field, found, "Run a newer worker.")
+
+
+def _upgraded_part(document: Document, other: OtherVersion) -> Document:
     for version in range(other.found, other.present):
         step = UPGRADES.get((other.contract, version))
         if step is None:
             found = f"this is version {other.found}, we read {other.present}, and no way leads from {version}"
-            raise InvalidInput(field, found, "Let a worker of its own version work it off.")
+            raise InvalidInput(other.field, found, "Let a worker of its own version work it off.")
         document = step(document)
     return {**document, VERSION: other.present}

@@ -146,7 +146,7 @@ def test_parameters_of_an_operation_that_is_not_known_here_cannot_be_changed() -
 
 
 def test_a_message_that_lacks_what_its_steps_read_says_what_is_missing() -> None:
-    with pytest.raises(InvalidInput, match="the message holds no 'one.text', which 'two' reads. Replay from 'one'"):
+    with pytest.raises(InvalidInput, match=r"the message holds no 'one.text', which 'two' reads\. Replay from 'one'"):
         plan(letter(message=message(artifacts={})))
 
 
@@ -167,7 +167,7 @@ def test_a_job_that_did_not_end_well_may_be_replayed(state: JobState) -> None:
 
 
 def test_a_cancelled_job_is_not_replayed() -> None:
-    with pytest.raises(InvalidInput, match="its job job-1 was cancelled. Submit the job again"):
+    with pytest.raises(InvalidInput, match=r"its job job-1 was cancelled\. Submit the job again"):
         plan(letter(), job=job("cancelled"))
 
 
