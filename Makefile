@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := .demo
 
-.PHONY: demo test unit lint types bench install servers clean
+.PHONY: demo test unit lint types bench chaos install servers clean
 
 demo: $(VENV)/.installed
 	DOCTORGEN_DATA_DIR=$(DEMO)/data $(BIN)/python -m doctor_image_gen.demo $(DEMO)
@@ -23,6 +23,10 @@ types: $(VENV)/.tested
 
 bench: $(VENV)/.tested servers
 	$(BIN)/python -m bench
+
+chaos: $(VENV)/.tested servers
+	$(BIN)/python -m pytest -m chaos tests/chaos
+	$(BIN)/python -m tests.chaos
 
 servers:
 	tests/servers/install.sh
