@@ -67,7 +67,9 @@ def topology(
 
     Steps go to `doctorgen.steps` with `<stage>.<lane>` as routing key, job and batch requests to `doctorgen.intake`
     with the keys `intake` and `batch`, events to `doctorgen.events` (all of them reach the journal's queue), commands
-    to `doctorgen.control`. A batch request that waited in a retry queue comes back under the key `intake`.
+    to `doctorgen.control`, from where they reach every worker and the intake's queue: a cancellation is heard though
+    no gateway runs, and lies behind the request it means. A batch request that waited in a retry queue comes back
+    under the key `intake`.
 
     Args:
         stages: the stages to have queues for.
@@ -93,7 +95,7 @@ def topology(
             source = (STEPS, routing_key(stage, lane))
             queues += _worked_off(stage, lane, (source,), retry_ladder_ms, queue_limit)
     queues.append(Queue(dead_queue(INTAKE_KEY)))
-    intake = ((INTAKE, INTAKE_KEY), (INTAKE, BATCH_KEY))
+    intake = ((INTAKE, INTAKE_KEY), (INTAKE, BATCH_KEY), (CONTROL, ""))
     queues += _worked_off(INTAKE_KEY, None, intake, retry_ladder_ms, queue_limit)
     queues.append(Queue(dead_queue(JOURNAL)))
     queues += _worked_off(JOURNAL, None, ((EVENTS, "#"),), (), None)

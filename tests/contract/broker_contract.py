@@ -1,5 +1,6 @@
 """What any broker must do. Each adapter's test module subclasses `BrokerContract` and says how to connect."""
 
+import itertools
 import json
 import threading
 import time
@@ -10,11 +11,12 @@ import pytest
 
 from shared.broker.port import Broker, Delivery, Exchange, Outgoing, Queue, Subscription, Topology
 from shared.broker.topology import retry_queue, topology, work_queues
-from shared.contracts.errors import Permanent, Transient
+from shared.contracts.errors import Permanent, QueueFull, Transient
 
 SOON_S = 10.0
 QUIET_S = 0.3
 PAUSE_MS = 400
+SMALL = 5
 
 Connect = Callable[[], Broker]
 
@@ -23,6 +25,8 @@ PLANT = Topology(
     queues=(
         Queue("jobs.dead"),
         Queue("jobs", bindings=(("work", "job"),), dead_letter=("", "jobs.dead")),
+        Queue("urgent", bindings=(("work", "urgent"),), dead_letter=("", "jobs.dead")),
+        Queue("small", bindings=(("work", "small"),), dead_letter=("", "jobs.dead"), max_length=SMALL),
         Queue("jobs.later", ttl_ms=PAUSE_MS, dead_letter=("work", "job")),
         Queue("archive", bindings=(("news", "#"),)),
     ),
@@ -34,11 +38,25 @@ def job(name: str, body: bytes = b"{}", **headers: str) -> Outgoing:
     return Outgoing("work", "job", body, name, headers)
 
 
+def urgent(name: str) -> Outgoing:
+    """A message to the queue `urgent`."""
+    return Outgoing("work", "urgent", b"{}", name)
+
+
 def next_of(subscription: Subscription) -> Delivery:
     """The next message, which must come soon."""
     delivery = subscription.receive(SOON_S)
     assert delivery is not None, "no message came"
     return delivery
+
+
+def whose(one: Subscription, other: Subscription) -> tuple[Subscription, Delivery]:
+    """Find which of two subscriptions got the message that is under way; returns the idle one, and the message."""
+    for busy, idle in itertools.islice(itertools.cycle([(one, other), (other, one)]), 200):
+        held = busy.receive(0.05)
+        if held is not None:
+            return idle, held
+    raise AssertionError("no message came")
 
 
 def work_off(subscription: Subscription, count: int) -> list[str | None]:
@@ -57,6 +75,30 @@ def wait_for_depth(broker: Broker, queue: str, depth: int) -> None:
     while (found := broker.depth(queue)) != depth:
         assert time.monotonic() < until, f"{queue} holds {found} messages, not {depth}"
         time.sleep(0.01)
+
+
+def fill(broker: Broker, queue: str) -> list[str]:
+    """Publish until the queue refuses, which must come soon; returns the ids that were confirmed."""
+    confirmed: list[str] = []
+    until = time.monotonic() + SOON_S
+    while time.monotonic() < until:
+        try:
+            broker.publish(Outgoing("work", queue, b"{}", str(len(confirmed))))
+        except QueueFull:
+            return confirmed
+        confirmed.append(str(len(confirmed)))
+    raise AssertionError(f"{queue} took {len(confirmed)} messages and is not full")
+
+
+def publish_when_there_is_room(broker: Broker, message: Outgoing) -> None:
+    """Publish, again and again while the queue is full."""
+    until = time.monotonic() + SOON_S
+    while True:
+        try:
+            return broker.publish(message)
+        except QueueFull:
+            assert time.monotonic() < until, "the queue never took anything again"
+            time.sleep(0.01)
 
 
 def publish_for(seconds: float, broker: Broker, message: Outgoing) -> None:
@@ -161,6 +203,37 @@ class BrokerContract:
         assert len(received) == 200
         assert set(received) == names
 
+    # Bounded queues
+
+    def test_a_full_queue_says_so_and_keeps_what_it_confirmed(self, broker: Broker) -> None:
+        """A few more than the limit may be taken, no more; every confirmed message comes out, no refused one does."""
+        confirmed = fill(broker, "small")
+        assert SMALL <= len(confirmed) <= SMALL + 5
+        assert work_off(broker.subscribe("small"), len(confirmed)) == confirmed
+        assert broker.depth("small") == 0
+
+    def test_a_full_queue_takes_messages_again_when_it_is_worked_off(self, broker: Broker) -> None:
+        confirmed = fill(broker, "small")
+        subscription = broker.subscribe("small")
+        work_off(subscription, len(confirmed))
+        publish_when_there_is_room(broker, Outgoing("work", "small", b"{}", "again"))
+        assert work_off(subscription, 1) == ["again"]
+
+    def test_a_full_queue_is_no_hindrance_to_others(self, broker: Broker) -> None:
+        """Its refusal is Transient, and messages under way to other queues are confirmed."""
+        fill(broker, "small")
+        futures = [broker.send(message) for message in (job("a"), Outgoing("work", "small", b"{}", "no"), job("b"))]
+        wait(futures, SOON_S)
+        assert [type(future.exception(0)) for future in futures] == [type(None), QueueFull, type(None)]
+        assert issubclass(QueueFull, Transient)
+
+    def test_a_full_queue_takes_back_what_it_handed_out(self, broker: Broker) -> None:
+        """Handing back is not publishing."""
+        confirmed = fill(broker, "small")
+        subscription = broker.subscribe("small")
+        next_of(subscription).requeue()
+        assert sorted(str(name) for name in work_off(subscription, len(confirmed))) == sorted(confirmed)
+
     # Consuming
 
     def test_the_next_message_comes_only_when_this_one_is_settled(self, broker: Broker) -> None:
@@ -250,6 +323,174 @@ class BrokerContract:
         broker.publish(job("one"))
         closed.close()
         assert work_off(broker.subscribe("jobs"), 1) == ["one"]
+
+    # Counting deliveries
+
+    def test_a_new_message_was_never_delivered_before(self, broker: Broker) -> None:
+        """The count is a property, not a header that a republished message would carry along."""
+        broker.publish(job("one"))
+        delivery = next_of(broker.subscribe("jobs"))
+        assert delivery.deliveries == 0
+        assert "x-delivery-count" not in delivery.headers
+        delivery.ack()
+
+    def test_deliveries_are_counted_when_the_message_comes_back(self, broker: Broker, connect: Connect) -> None:
+        """A crash counts; a subscription to several queues tells the same as one to a single queue."""
+        broker.publish(job("one"))
+        for crashes in range(2):
+            other = connect()
+            delivery = next_of(other.subscribe("urgent", "jobs"))
+            assert delivery.deliveries == crashes
+            other.close()
+        delivery = next_of(broker.subscribe("jobs"))
+        assert (delivery.deliveries, delivery.redelivered) == (2, True)
+        assert "x-delivery-count" not in delivery.headers
+        delivery.ack()
+
+    def test_a_republished_message_is_a_new_one(self, broker: Broker) -> None:
+        """A worker that hands back by publishing again and acknowledging leaves no count behind."""
+        broker.publish(job("one"))
+        subscription = broker.subscribe("jobs")
+        next_of(subscription).requeue()
+        again = next_of(subscription)
+        broker.publish(Outgoing("", "jobs", again.body, "one", again.headers))
+        again.ack()
+        last = next_of(subscription)
+        assert (last.deliveries, last.redelivered) == (0, False)
+        last.ack()
+
+    # Precedence
+
+    def test_the_first_named_queue_goes_first(self, broker: Broker) -> None:
+        """All that waits in it comes before anything of the second, whatever came earlier."""
+        for name in ("slow 1", "slow 2"):
+            broker.publish(job(name))
+        for name in ("fast 1", "fast 2"):
+            broker.publish(urgent(name))
+        assert work_off(broker.subscribe("urgent", "jobs"), 4) == ["fast 1", "fast 2", "slow 1", "slow 2"]
+
+    def test_an_urgent_message_overtakes_those_that_wait(self, broker: Broker) -> None:
+        """It is the next one after that in hand."""
+        for name in ("slow 1", "slow 2", "slow 3"):
+            broker.publish(job(name))
+        subscription = broker.subscribe("urgent", "jobs")
+        first = next_of(subscription)
+        broker.publish(urgent("fast"))
+        first.ack()
+        assert [first.message_id, *work_off(subscription, 3)] == ["slow 1", "fast", "slow 2", "slow 3"]
+
+    def test_either_queue_wakes_a_receiver(self, broker: Broker) -> None:
+        subscription = broker.subscribe("urgent", "jobs")
+        assert subscription.receive(QUIET_S) is None
+        for message in (job("slow"), urgent("fast"), job("slow again")):
+            broker.publish(message)
+            assert work_off(subscription, 1) == [message.message_id]
+
+    def test_one_message_at_a_time_whichever_queue_it_is_of(self, broker: Broker) -> None:
+        """Neither queue's next message comes before this one is settled."""
+        subscription = broker.subscribe("urgent", "jobs")
+        broker.publish(job("slow 1"))
+        first = next_of(subscription)
+        broker.publish(urgent("fast"))
+        broker.publish(job("slow 2"))
+        assert subscription.receive(QUIET_S) is None
+        first.requeue()
+        assert work_off(subscription, 3) == ["fast", "slow 1", "slow 2"]
+
+    def test_a_busy_receiver_keeps_nothing_from_the_others(self, broker: Broker, connect: Connect) -> None:
+        """While one works on a message of either queue, those that follow in both go to whoever is idle."""
+        one, other = broker.subscribe("urgent", "jobs"), connect().subscribe("urgent", "jobs")
+        for message in (job("slow"), urgent("fast")):
+            broker.publish(message)
+            idle, held = whose(one, other)
+            wait_for_depth(broker, "jobs", 0)
+            for follower in (urgent("next fast"), job("next slow")):
+                broker.publish(follower)
+                assert work_off(idle, 1) == [follower.message_id]
+            held.ack()
+
+    # Sweeping
+
+    def test_a_sweep_removes_what_is_doomed_and_keeps_the_rest_in_order(self, broker: Broker) -> None:
+        """The rest keep body, id and headers."""
+        for number in range(20):
+            broker.publish(job(str(number), b"odd" if number % 2 else b"even", kind=str(number)))
+        assert broker.sweep("jobs", lambda body: body == b"odd") == 10
+        subscription = broker.subscribe("jobs")
+        for number in range(0, 20, 2):
+            delivery = next_of(subscription)
+            assert (delivery.message_id, delivery.body, delivery.deliveries) == (str(number), b"even", 0)
+            assert delivery.headers["kind"] == str(number)
+            delivery.ack()
+        assert subscription.receive(QUIET_S) is None
+
+    def test_a_sweep_looks_at_each_message_once(self, broker: Broker) -> None:
+        """What it puts back it does not look at again, and an empty queue is no trouble."""
+        for number in range(5):
+            broker.publish(job(str(number), str(number).encode()))
+        seen: list[bytes] = []
+
+        def keep(body: bytes) -> bool:
+            seen.append(body)
+            return False
+
+        assert broker.sweep("jobs", keep) == 0
+        assert seen == [b"0", b"1", b"2", b"3", b"4"]
+        assert broker.sweep("urgent", lambda _body: True) == 0
+
+    def test_a_sweep_leaves_what_is_in_hand(self, broker: Broker) -> None:
+        """A message that a consumer has is that consumer's."""
+        for name in ("one", "two"):
+            broker.publish(job(name))
+        held = next_of(broker.subscribe("jobs"))
+        assert broker.sweep("jobs", lambda _body: True) == 1
+        wait_for_depth(broker, "jobs", 0)
+        held.ack()
+
+    def test_a_sweep_reaches_messages_that_wait_for_their_time(self, broker: Broker) -> None:
+        """Those that stay still come in the end."""
+        for name in ("gone", "stays"):
+            broker.publish(Outgoing("", "jobs.later", name.encode(), name))
+        assert broker.sweep("jobs.later", lambda body: body == b"gone") == 1
+        assert work_off(broker.subscribe("jobs"), 1) == ["stays"]
+
+    def test_a_sweep_that_fails_loses_nothing(self, broker: Broker) -> None:
+        """The error is the judge's own, and everything is still there."""
+        for name in ("a", "b", "c"):
+            broker.publish(job(name, name.encode()))
+
+        def stumble(body: bytes) -> bool:
+            if body == b"b":
+                raise ValueError("unreadable")
+            return False
+
+        with pytest.raises(ValueError, match="unreadable"):
+            broker.sweep("jobs", stumble)
+        wait_for_depth(broker, "jobs", 3)
+        assert {str(name) for name in work_off(broker.subscribe("jobs"), 3)} == {"a", "b", "c"}
+
+    def test_sweeping_a_missing_queue_is_an_error(self, broker: Broker) -> None:
+        with pytest.raises(Transient, match="no queue 'nowhere'"):
+            broker.sweep("nowhere", lambda _body: True)
+
+    # Health
+
+    def test_a_broker_in_use_is_well(self, broker: Broker) -> None:
+        """Connected, its thread running, every subscription known to the server: waiting, busy and closed ones."""
+        broker.publish(job("one"))
+        busy, waiting, closed = broker.subscribe("jobs"), broker.subscribe("urgent", "small"), broker.subscribe("jobs")
+        closed.close()
+        listener = broker.listen("news", ("#",))
+        next_of(busy)
+        assert waiting.receive(QUIET_S) is None
+        health = broker.health()
+        assert (health.connected, health.consumers_registered) == (True, True)
+        assert 0 <= health.loop_age_s < 3
+        listener.close()
+
+    def test_a_closed_broker_is_not_connected(self, broker: Broker) -> None:
+        broker.close()
+        assert not broker.health().connected
 
     # Waiting rooms
 

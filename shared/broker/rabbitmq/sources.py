@@ -111,13 +111,15 @@ class Consumer:
 
 
 class Precedence:
-    """Asks the queues in turn (basic.get); when all are empty, has a consumer on each wake us, and cancels them all.
+    """Looks into the queues in turn; when all are empty, has a consumer on each wake us, and cancels them all then.
 
     Standing consumers would each keep a message in a busy worker's hands (prefetch counts per consumer, and quorum
     queues know no limit over several): an urgent message would wait there while other workers are idle. A second
     message can still slip in between the first delivery and the cancellation, about a millisecond. It is kept as the
-    next one: giving it back would count as a failed delivery. basic.get on a quorum queue is answered by its leader
-    in order with everything else, so precedence is exact.
+    next one: giving it back would count as a failed delivery.
+
+    A look is a passive declaration, which the queue's leader answers from memory; basic.get would write to its log
+    even when there is nothing.
     """
 
     def __init__(
@@ -129,51 +131,66 @@ class Precedence:
         self._on_message = on_message
         self._on_standing = on_standing
         self._rank = 0
+        self._looking = False
+        self._woken = False
         self._stopped = False
         self._armed: list[str] = []
         self._cancelled: deque[str] = deque()
         channel.add_callback(self._on_empty, [Basic.GetEmpty], one_shot=False)
 
     def go_on(self) -> None:
-        self._look(0)
+        self._woken = False
+        if not self._looking:
+            self._look(0)
 
     def stop(self) -> None:
         self._stopped = True
         self._disarm()
 
     def _look(self, rank: int) -> None:
-        if self._stopped:
-            return
-        if rank == len(self._queues):
-            self._arm(0)
-        else:
+        self._looking = not self._served and rank < len(self._queues)
+        if self._looking:
             self._rank = rank
-            self._channel.basic_get(self._queues[rank], self._on_got)
+            self._channel.queue_declare(self._queues[rank], passive=True, callback=self._on_counted)
+        elif not self._served:
+            self._arm(0)
+
+    @property
+    def _served(self) -> bool:
+        return self._stopped or self._woken
+
+    def _on_counted(self, frame: Method) -> None:
+        if not self.standing:
+            self.standing = True
+            self._on_standing()
+        if frame.method.message_count and not self._served:
+            self._channel.basic_get(self._queues[self._rank], self._on_got)
+        else:
+            self._look(self._rank + 1)
 
     def _on_got(self, channel: Channel, method: Basic.GetOk, properties: BasicProperties, body: bytes) -> None:
-        self._stand()
+        self._looking = False
         self._on_message(self._rank, channel, method, properties, body)
 
     def _on_empty(self, _frame: Method) -> None:
-        if not self._stopped:
-            self._stand()
-            self._look(self._rank + 1)
+        self._look(self._rank + 1)
 
     def _arm(self, rank: int) -> None:
-        # One after the other: pika holds a request back until the one before is answered, and a cancellation must not
-        # overtake the consumer that it cancels.
-        tag = self._channel.basic_consume(
-            self._queues[rank], partial(self._on_delivered, rank), callback=partial(self._on_consuming, rank + 1)
-        )
-        self._armed.append(tag)
+        consuming = partial(self._on_consuming, rank)
+        self._channel.basic_consume(self._queues[rank], partial(self._on_delivered, rank), callback=consuming)
 
-    def _on_consuming(self, rank: int, _frame: Method) -> None:
-        if self._armed and rank < len(self._queues):
-            self._arm(rank)
+    def _on_consuming(self, rank: int, frame: Method) -> None:
+        # RabbitMQ 3.10 fails when a consumer is cancelled before it was told that it consumes.
+        self._armed.append(frame.method.consumer_tag)
+        if self._served:
+            self._disarm()
+        elif rank + 1 < len(self._queues):
+            self._arm(rank + 1)
 
     def _on_delivered(
         self, rank: int, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
     ) -> None:
+        self._woken = True
         self._disarm()
         self._on_message(rank, channel, method, properties, body)
 
@@ -187,8 +204,3 @@ class Precedence:
         self._armed = []
         while len(self._cancelled) > REMEMBERED_CONSUMERS:
             self._channel._cleanup_consumer_ref(self._cancelled.popleft())  # noqa: SLF001
-
-    def _stand(self) -> None:
-        if not self.standing:
-            self.standing = True
-            self._on_standing()
