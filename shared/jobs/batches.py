@@ -8,12 +8,12 @@ from sqlalchemy import Connection, case, func, select, update
 from shared.contracts.base import now
 from shared.contracts.batch import BatchRequest, BatchSummary
 from shared.contracts.step import ErrorAccount
-from shared.jobs.records import OPEN_STATES
+from shared.jobs.journal import ENDS
 from shared.jobs.session import SqlPart
-from shared.jobs.tables import IN_A_BATCH, batch_parts, batches, jobs
+from shared.jobs.tables import IN_A_BATCH, OPEN, batch_parts, batches, jobs
 
 FAILURES_SHOWN: Final = 10
-_FAILED: Final = ("refused", "dead", "cancelled", "expired")
+_FAILED: Final = sorted(set(ENDS.values()) - {"done"})
 
 
 _COUNTS: Final = (
@@ -69,7 +69,7 @@ class Batches(SqlPart):
 def _is_over(connection: Connection, batch_id: str) -> bool:
     """Whether a batch that is not closed yet has all its parts, and none of its jobs is open."""
     filed = select(func.count()).where(batch_parts.c.batch_id == batch_id).scalar_subquery()
-    is_open = select(jobs.c.state).where(jobs.c.batch_id == batch_id, IN_A_BATCH, jobs.c.state.in_(OPEN_STATES))
+    is_open = select(jobs.c.state).where(jobs.c.batch_id == batch_id, IN_A_BATCH, OPEN)
     over = select(batches.c.batch_id).where(
         batches.c.batch_id == batch_id, batches.c.closed_at.is_(None), filed >= batches.c.parts, ~is_open.exists()
     )
@@ -92,7 +92,7 @@ def _summary(connection: Connection, batch_id: str) -> BatchSummary | None:
     by_state = {row.state: row.jobs for row in rows}
     scored = [row for row in rows if row.scored]
     total = sum(by_state.values())
-    ended = total - sum(by_state.get(state, 0) for state in OPEN_STATES)
+    ended = sum(by_state.get(state, 0) for state in ENDS.values())
     return BatchSummary(
         batch_id=batch_id,
         caller=caller,

@@ -96,8 +96,9 @@ def _how_far(standing: tuple[StepCondition, int]) -> tuple[int, int, int]:
 
 def _finished(step: StepState, record: StepRecord | None) -> StepState:
     """The step finished. Of several records the one that computed counts, not one that found its work done."""
-    accounts = [(record.reused, record.seconds)] if record else []
+    accounts = [(record.reused, record.seconds, record.cost_usd)] if record else []
     if step.seconds is not None:
-        accounts.append((step.reused, step.seconds))
-    reused, seconds = min(accounts, default=(False, None))
-    return step.model_copy(update={"state": "finished", "fraction": 1.0, "reused": reused, "seconds": seconds})
+        accounts.append((step.reused, step.seconds, step.cost_usd))
+    reused, seconds, cost_usd = min(accounts, default=(False, None, 0.0))
+    account = {"reused": reused, "seconds": seconds, "cost_usd": cost_usd}
+    return step.model_copy(update={"state": "finished", "fraction": 1.0, **account})

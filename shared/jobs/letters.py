@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, RowMapping, func, select, tuple_, update
 
@@ -11,7 +11,11 @@ from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.errors import InvalidInput
 from shared.jobs.port import FiledLetter, LetterFilter, LetterGroup, LetterState
 from shared.jobs.session import SqlPart
+from shared.jobs.subjects import is_entombed
 from shared.jobs.tables import dead_letters
+
+COLUMN_LIMIT: Final = 200
+"""Characters of the words that letters are found by."""
 
 
 class Letters(SqlPart):
@@ -19,6 +23,8 @@ class Letters(SqlPart):
 
     def file_letter(self, letter: DeadLetter) -> bool:
         with self._writing() as connection:
+            if letter.subject is not None and is_entombed(connection, letter.subject):
+                return False
             return self._insert_new(connection, dead_letters, _row_of(letter))
 
     def letter_groups(self, wanted: LetterFilter) -> tuple[LetterGroup, ...]:
@@ -65,6 +71,8 @@ class Letters(SqlPart):
     def settle_letter(
         self, letter_id: str, state: LetterState, by: str, act: Callable[[FiledLetter], None]
     ) -> FiledLetter | None:
+        if state == "open":
+            raise ValueError("a letter is settled as `replayed` or `discarded`")
         with self._publishing() as connection:
             same = dead_letters.c.letter_id == letter_id
             open_one = select(dead_letters).where(same, dead_letters.c.state == "open").with_for_update()
@@ -131,5 +139,5 @@ def _stage_of(letter: DeadLetter) -> str:
 
 
 def _column(words: str) -> str:
-    """PostgreSQL's text cannot hold NUL; the document keeps it."""
-    return words.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    """PostgreSQL's text cannot hold NUL, and its indices no long words; the document keeps both."""
+    return words.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:COLUMN_LIMIT]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
-from shared.contracts.base import Contract, Fraction, Identifier, Instant, Name, Seconds
+from shared.contracts.base import Contract, Fraction, Identifier, Instant, Name, Seconds, Usd
 from shared.contracts.batch import BatchRequest, BatchSummary
 from shared.contracts.beat import Beat
 from shared.contracts.brief import Brief
@@ -25,6 +25,7 @@ class StepState(Contract):
     attempts: int = 0
     reused: bool = False
     seconds: Seconds | None = None
+    cost_usd: Usd = 0.0
 
 
 class Job(Contract):
@@ -117,8 +118,11 @@ class JobStore(Protocol):
     def recent(self, limit: int = 20, *, subject: str | None = None, batch_id: str | None = None) -> tuple[Job, ...]:
         """The newest jobs first, at most `limit` (at least 1) of them."""
 
-    def unfinished(self) -> tuple[Job, ...]:
-        """The jobs that have not ended, the oldest first: what a restarted embedded stack takes up again."""
+    def unfinished(self, *, released: bool | None = None) -> tuple[Job, ...]:
+        """The jobs that have not ended, the oldest first: all, or those that are released, or those that are not.
+
+        As many rows as there are: ten thousand may wait, while those that are released fit the lanes' windows.
+        """
 
     def events(self, job_id: str) -> tuple[Event, ...]:
         """All events of a job in the order they were recorded; progress is not kept."""
@@ -133,7 +137,7 @@ class JobStore(Protocol):
 
         None where no job waits, or `window` jobs of the lane are released and have not ended. Next is the oldest job
         of the caller whose last release (in this lane) lies farthest back. What `publish` raises undoes the mark.
-        Two releasers never take the same job.
+        Two releasers never take the same job; they wait for one another, and on SQLite every other writer waits, too.
         """
 
     def waiting(self, lane: Lane | None = None, *, caller: str | None = None) -> int:
@@ -145,7 +149,7 @@ class JobStore(Protocol):
     # -- dead letters ----------------------------------------------------------------------------------------------
 
     def file_letter(self, letter: DeadLetter) -> bool:
-        """Keep a dead letter; False, and nothing changes, where one of that id stands."""
+        """Keep a dead letter; False, and nothing changes, where one of that id stands or its subject was erased."""
 
     def letter_groups(self, wanted: LetterFilter) -> tuple[LetterGroup, ...]:
         """The letters by stage, error and fingerprint, largest group first."""
@@ -162,6 +166,9 @@ class JobStore(Protocol):
 
         None, and `act` is not called, where there is no such letter or it is settled already. What `act` raises
         leaves the letter open.
+
+        Raises:
+            ValueError: the state is `open`, which settles nothing.
         """
 
     # -- workers ---------------------------------------------------------------------------------------------------
@@ -181,7 +188,7 @@ class JobStore(Protocol):
         """Note that a part of a batch was taken in with so many jobs. Told twice, it is one part."""
 
     def batch(self, batch_id: str) -> BatchSummary | None:
-        """How a batch stands, counted from its jobs."""
+        """How a batch stands, counted from its jobs; None where neither a part of it was filed nor a job is known."""
 
     def close_batch(self, batch_id: str, publish: Callable[[BatchSummary], None]) -> bool:
         """Publish a batch's end once: where all its parts are filed and all its jobs have ended.
@@ -204,7 +211,16 @@ class JobStore(Protocol):
         """All jobs of a subject."""
 
     def erase_subject(self, subject: str) -> Mapping[str, int]:
-        """Remove all rows of a subject: how many jobs, events, letters."""
+        """Remove all rows of a subject: how many `jobs`, `events` and `letters`.
+
+        On SQLite its file is then written anew, while other writers wait; docs/job-states.md has what stays behind.
+
+        Raises:
+            Transient: also where the file could not be written anew. The rows are gone; call again.
+        """
 
     def erase_older(self, than: Instant) -> Mapping[str, int]:
-        """Remove jobs that ended before, with their events and letters: how many of each."""
+        """Remove jobs that ended before, with their events and letters: how many of each.
+
+        Letters of before that belong to no job go as well. Large amounts go in several transactions.
+        """

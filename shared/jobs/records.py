@@ -10,9 +10,7 @@ from shared.jobs.journal import apply
 from shared.jobs.port import Job
 from shared.jobs.rows import changes_of, idempotency_column, job_of, lane_of, row_of
 from shared.jobs.session import SqlPart
-from shared.jobs.tables import events, jobs, turns
-
-OPEN_STATES = ("accepted", "running")
+from shared.jobs.tables import OPEN, events, jobs, turns
 
 
 class Records(SqlPart):
@@ -56,9 +54,11 @@ class Records(SqlPart):
             query = query.where(jobs.c.batch_id == batch_id)
         return self._jobs(query)
 
-    def unfinished(self) -> tuple[Job, ...]:
-        open_ones = jobs.c.state.in_(OPEN_STATES)
-        return self._jobs(select(jobs).where(open_ones).order_by(jobs.c.created_at, jobs.c.job_id))
+    def unfinished(self, *, released: bool | None = None) -> tuple[Job, ...]:
+        query = select(jobs).where(OPEN).order_by(jobs.c.created_at, jobs.c.job_id)
+        if released is not None:
+            query = query.where(jobs.c.released_at.is_not(None) if released else jobs.c.released_at.is_(None))
+        return self._jobs(query)
 
     def of_subject(self, subject: str) -> tuple[Job, ...]:
         return self._jobs(select(jobs).where(jobs.c.subject == subject).order_by(jobs.c.created_at, jobs.c.job_id))

@@ -39,6 +39,7 @@ def row_of(job: Job) -> dict[str, Any]:
 def changes_of(job: Job) -> dict[str, Any]:
     """The columns that events change."""
     result = job.result
+    computed = [step for step in job.steps if not step.reused]
     return {
         "state": job.state,
         "run": job.run,
@@ -48,8 +49,8 @@ def changes_of(job: Job) -> dict[str, Any]:
         "result": _document(result),
         "score": result and result.summary.identity_score,
         "passed": result and result.summary.passed,
-        "seconds": result and result.seconds,
-        "cost_usd": result and result.cost_usd,
+        "seconds": result.seconds if result else sum(step.seconds or 0.0 for step in computed),
+        "cost_usd": result.cost_usd if result else sum(step.cost_usd for step in computed),
     }
 
 

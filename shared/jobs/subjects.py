@@ -23,9 +23,8 @@ class Subjects(SqlPart):
             self._insert_new(connection, erased_subjects, {"digest": _digest(subject), "erased_at": now()})
 
     def is_entombed(self, subject: str) -> bool:
-        query = select(erased_subjects.c.digest).where(erased_subjects.c.digest == _digest(subject))
         with self._reading() as connection:
-            return connection.execute(query).first() is not None
+            return is_entombed(connection, subject)
 
     def exhume(self, subject: str) -> None:
         with self._writing() as connection:
@@ -53,6 +52,12 @@ class Subjects(SqlPart):
         with self._writing() as connection:
             removed["letters"] += _remove_what_nothing_belongs_to(connection, than)
         return removed
+
+
+def is_entombed(connection: Connection, subject: str) -> bool:
+    """Whether the subject was erased."""
+    query = select(erased_subjects.c.digest).where(erased_subjects.c.digest == _digest(subject))
+    return connection.execute(query).first() is not None
 
 
 def _remove(connection: Connection, which: ColumnElement[bool], letters: ColumnElement[bool]) -> dict[str, int]:

@@ -25,12 +25,13 @@ from sqlalchemy import (
 IDENTIFIER = String(64)
 COUNTER = BigInteger().with_variant(Integer, "sqlite")
 
+OPEN = text("state IN ('accepted', 'running')")
 WAITING = text("state = 'accepted' AND released_at IS NULL")
 IN_FLIGHT = text("state IN ('accepted', 'running') AND released_at IS NOT NULL")
 ENDED = text("state NOT IN ('accepted', 'running')")
 IN_A_BATCH = text("batch_id IS NOT NULL")
 HAS_A_TURN = text("waiting_since IS NOT NULL")
-"""What partial indices hold. A query uses one only where it says the very same, so both take it from here."""
+"""What partial indices hold. A query must say the very same to be served by one, so both take it from here."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -83,8 +84,8 @@ jobs = Table(
     Index("ix_jobs_created_at", "created_at"),
     Index("ix_jobs_subject", "subject", "created_at"),
     Index("ix_jobs_batch_id", "batch_id", "created_at"),
-    Index("ix_jobs_state", "state", "created_at"),
-    partial_index("ix_jobs_waiting", WAITING, "lane", "caller", "created_at", "job_id"),
+    partial_index("ix_jobs_open", OPEN, "created_at", "job_id"),
+    partial_index("ix_jobs_waiting", WAITING, "lane", "caller", "created_at", "job_id", "state", "released_at"),
     partial_index("ix_jobs_in_flight", IN_FLIGHT, "lane"),
     partial_index("ix_jobs_ended", ENDED, "updated_at"),
     partial_index("ix_jobs_batch_counts", IN_A_BATCH, "batch_id", "state", "score", "passed", "seconds", "cost_usd"),
@@ -135,7 +136,7 @@ dead_letters = Table(
     Column("settled_by", Text, comment="as a JSON string"),
     Column("document", Text, nullable=False, comment="JSON of a DeadLetter"),
     Index("ix_dead_letters_state", "state", "died_at", "letter_id"),
-    Index("ix_dead_letters_cause", "state", "stage", "kind", "error_type", "fingerprint", "died_at"),
+    Index("ix_dead_letters_cause", "state", "stage", "kind", "error_type", "fingerprint", "died_at", "letter_id"),
     Index("ix_dead_letters_fingerprint", "fingerprint", "died_at"),
     Index("ix_dead_letters_job_id", "job_id"),
     Index("ix_dead_letters_batch_id", "batch_id"),

@@ -12,6 +12,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+OPEN = sa.text("state IN ('accepted', 'running')")
 WAITING = sa.text("state = 'accepted' AND released_at IS NULL")
 IN_FLIGHT = sa.text("state IN ('accepted', 'running') AND released_at IS NOT NULL")
 ENDED = sa.text("state NOT IN ('accepted', 'running')")
@@ -49,7 +50,10 @@ def _add_to_jobs() -> None:
         sa.Column("cost_usd", sa.Float),
     ):
         op.add_column("jobs", column)
-    _index("ix_jobs_waiting", "jobs", ["lane", "caller", "created_at", "job_id"], WAITING)
+    op.drop_index("ix_jobs_state", "jobs")
+    _index("ix_jobs_open", "jobs", ["created_at", "job_id"], OPEN)
+    waiting = ["lane", "caller", "created_at", "job_id", "state", "released_at"]
+    _index("ix_jobs_waiting", "jobs", waiting, WAITING)
     _index("ix_jobs_in_flight", "jobs", ["lane"], IN_FLIGHT)
     _index("ix_jobs_ended", "jobs", ["updated_at"], ENDED)
     counted = ["batch_id", "state", "score", "passed", "seconds", "cost_usd"]
@@ -91,7 +95,7 @@ def _make_dead_letters() -> None:
         sa.Column("settled_by", sa.Text, comment="as a JSON string"),
         sa.Column("document", sa.Text, nullable=False, comment="JSON of a DeadLetter"),
     )
-    cause = ["state", "stage", "kind", "error_type", "fingerprint", "died_at"]
+    cause = ["state", "stage", "kind", "error_type", "fingerprint", "died_at", "letter_id"]
     op.create_index("ix_dead_letters_state", "dead_letters", ["state", "died_at", "letter_id"])
     op.create_index("ix_dead_letters_cause", "dead_letters", cause)
     op.create_index("ix_dead_letters_fingerprint", "dead_letters", ["fingerprint", "died_at"])
@@ -186,7 +190,8 @@ def downgrade() -> None:
     """Drop what was added and everything in it."""
     for table in ("erased_subjects", "batch_parts", "batches", "workers", "dead_letters", "turns"):
         op.drop_table(table)
-    for index in ("ix_jobs_batch_counts", "ix_jobs_ended", "ix_jobs_in_flight", "ix_jobs_waiting"):
+    for index in ("ix_jobs_batch_counts", "ix_jobs_ended", "ix_jobs_in_flight", "ix_jobs_waiting", "ix_jobs_open"):
         op.drop_index(index, "jobs")
+    op.create_index("ix_jobs_state", "jobs", ["state", "created_at"])
     for column in ("cost_usd", "seconds", "passed", "score", "released_at", "run", "lane"):
         op.drop_column("jobs", column)
