@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.gateway.defaults import GenerationDefaults
+from services.gateway.settings import GatewaySettings, Retention
 from shared.contracts.errors import InvalidInput
 from shared.storage.settings import StorageSettings
 from shared.vision.photos import PhotoLimits
@@ -39,6 +40,8 @@ class Settings(WorkerSettings):
     user_folder: Path | None = Field(default=None, description="own scenarios/, styles/, backdrops/, recipes/")
     generation: GenerationDefaults = GenerationDefaults()
     photo_limits: PhotoLimits = PhotoLimits()
+    gateway: GatewaySettings = GatewaySettings()
+    retention: Retention = Retention()
 
     @field_validator("data_dir", "user_folder")
     @classmethod

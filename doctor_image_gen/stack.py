@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +13,38 @@ from typing import Self
 
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import LiveDefaults, Settings
-from doctor_image_gen.stages import OPERATIONS, STAGES
-from services.gateway.intake import House, Intake
+from doctor_image_gen.stages import STAGES
+from services.gateway.batches import BatchTeller
+from services.gateway.bell import Bell
+from services.gateway.desk import Desk
+from services.gateway.fan_out import FanOut
+from services.gateway.intake import Intake
 from services.gateway.journal import Journal
+from services.gateway.reception import House, Reception
+from services.gateway.release import Releaser, live_window
+from services.gateway.room import Pace, Room
+from services.gateway.tombs import Tombs
+from services.gateway.undertaker import Undertaker
 from shared.broker.open import open_broker
 from shared.broker.port import Broker
-from shared.broker.topology import topology
+from shared.broker.topology import INTAKE_KEY, JOURNAL, topology
 from shared.contracts.errors import Permanent
+from shared.contracts.recipe import Recipe
 from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore
 from shared.prompts.catalogue import Catalogue, load_catalogue
 from shared.storage.open import open_store
 from shared.storage.port import ArtifactStore
 from shared.worker.dispatch import Origin
+from shared.worker.operation import Stage
 from shared.worker.process import Loop
 from shared.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
 STOP_PATIENCE_S = 60.0
+NO_FRESH_PROCESS: dict[str, None] = {"recycle_after_steps": None, "recycle_above_bytes": None}
+"""Limits that make no sense where nobody starts a fresh worker."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +72,42 @@ class Connections:
         self.jobs.close()
 
 
-def gateway_loops(settings: Settings, connections: Connections) -> tuple[Loop, Loop]:
-    """Intake and journal."""
+def gateway_loops(
+    settings: Settings,
+    connections: Connections,
+    stages: Mapping[str, Stage] = STAGES,
+    recipe: Callable[[str], Recipe] | None = None,
+) -> tuple[Loop, ...]:
+    """All that a gateway does: intake, releaser, journal, undertaker.
+
+    Args:
+        settings: of the whole product.
+        connections: opened with these settings.
+        stages: whose operations recipes may name.
+        recipe: finds a recipe by name; by default those that ship and those of the user's folder.
+    """
     name = f"{socket.gethostname()}.gateway.{os.getpid()}"
+    broker, store, jobs = connections.broker, connections.store, connections.jobs
+    chosen = settings.gateway
     house = House(
-        operations=OPERATIONS,
-        recipe=lambda wanted: find_recipe(settings.user_folder, wanted),
+        operations={operation.name: operation for stage in stages.values() for operation in stage.operations},
+        recipe=recipe or (lambda wanted: find_recipe(settings.user_folder, wanted)),
         catalogue=CachedCatalogue(settings.user_folder),
         defaults=LiveDefaults(settings),
         photo_limits=settings.photo_limits,
     )
+    bell, pace, tombs = Bell(), Pace(), Tombs(broker, store, jobs)
+    room = Room(jobs, chosen.waiting_jobs, chosen.waiting_jobs_per_caller, pace)
+    desk = Desk(jobs, room, tombs, bell, name)
+    reception = Reception(store, house)
+    teller = BatchTeller(broker, jobs)
+    fan_out = FanOut(broker, reception, desk, teller, settings.retry)
+    window = live_window(jobs, chosen.worker_silent_after_s, chosen.window)
     return (
-        Intake(connections.broker, connections.store, connections.jobs, house, settings.retry, name),
-        Journal(connections.broker, connections.jobs, name),
+        Intake(broker, reception, desk, fan_out, settings.retry, name),
+        Releaser(broker, jobs, window, bell, pace, chosen.look_after_s),
+        Journal(broker, jobs, teller, tombs, bell, name),
+        Undertaker(broker, jobs, tombs, (*stages, INTAKE_KEY, JOURNAL), name),
     )
 
 
@@ -146,4 +183,6 @@ class Stack:
             self.connections.store,
             origin,
             usd_per_hour=self.settings.worker_usd_per_hour,
+            limits=self.settings.limits.model_copy(update=NO_FRESH_PROCESS),
+            beat_interval_s=self.settings.beat_interval_s,
         )

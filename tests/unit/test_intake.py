@@ -1,120 +1,36 @@
 """Intake: anyone may publish a request; what is wrong with it is told at once, and nothing accepted is lost."""
 
 import json
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from doctor_image_gen.recipes import find_recipe
-from doctor_image_gen.stages import OPERATIONS
+from services.gateway.answers import NO_JOB_HEADER
 from services.gateway.defaults import GenerationDefaults
-from services.gateway.intake import House, Intake
-from services.gateway.journal import Journal
 from shared.broker.embedded import EmbeddedBroker
-from shared.broker.port import Outgoing, Subscription
-from shared.broker.topology import EVENTS, INTAKE, INTAKE_KEY, JOURNAL, dead_queue, queue_name, topology
+from shared.broker.port import Outgoing
+from shared.broker.topology import EVENTS, INTAKE_KEY, JOURNAL, work_queues
 from shared.contracts.base import MESSAGE_LIMIT_BYTES
-from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.errors import Transient
-from shared.contracts.event import Event
-from shared.contracts.step import StepMessage
-from shared.jobs.open import open_job_store
-from shared.jobs.port import JobStore
+from shared.contracts.errors import Permanent, Transient
 from shared.prompts.catalogue import load_catalogue
-from shared.storage.digest import sha256
-from shared.vision.photos import PhotoLimits
-from shared.worker.retry import RetryPolicy
-from tests.fakes import MemoryStore
-from tests.unit.photo_files import encoded, picture
-
-PATIENCE_S = 10.0
-POLICY = RetryPolicy(attempts={"Transient": 3}, base_delay_ms=1, ladder_ms=(5, 10))
-
-
-class FlakyStore(MemoryStore):
-    """Fails as often as it is told to."""
-
-    failures = 0
-
-    def get(self, key: str) -> bytes | None:
-        if self.failures > 0:
-            self.failures -= 1
-            raise Transient("the store is away")
-        return super().get(key)
-
-
-@dataclass
-class Door:
-    broker: EmbeddedBroker
-    store: FlakyStore
-    jobs: JobStore
-    ear: Subscription
-    photo: dict[str, str]
-    defaults: list[GenerationDefaults]
-
-    def publish(self, **changes: Any) -> None:
-        document = {"subject": "dr-1", "photos": [self.photo], "scenario": "consultant", **changes}
-        self.publish_body(json.dumps(document).encode())
-
-    def publish_body(self, body: bytes) -> None:
-        self.broker.publish(Outgoing(INTAKE, INTAKE_KEY, body, "any"))
-
-    def event(self) -> Event:
-        delivery = self.ear.receive(PATIENCE_S)
-        assert delivery is not None, "no event came"
-        return Event.from_json(delivery.body)
-
-    def first_step(self) -> StepMessage:
-        subscription = self.broker.subscribe(queue_name("identity"))
-        delivery = subscription.receive(PATIENCE_S)
-        assert delivery is not None, "no step came"
-        delivery.ack()
-        subscription.close()
-        return StepMessage.from_json(delivery.body)
-
-    def dead_letter(self, queue: str) -> DeadLetter:
-        delivery = self.broker.subscribe(dead_queue(queue)).receive(PATIENCE_S)
-        assert delivery is not None, "no dead letter came"
-        return DeadLetter.from_json(delivery.body)
+from tests.unit.gateway_door import Door, opened
 
 
 @pytest.fixture
 def door(tmp_path: Path) -> Iterator[Door]:
-    broker = EmbeddedBroker()
-    broker.declare(topology(retry_ladder_ms=POLICY.ladder_ms))
-    store, jobs = FlakyStore(), open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
-    photo = encoded(picture(600, 700), "PNG")
-    store.put("inbox/a.png", photo, "image/png")
-    defaults = [GenerationDefaults()]
-    catalogue = load_catalogue(None)
-    house = House(
-        OPERATIONS, lambda name: find_recipe(None, name), lambda: catalogue, lambda: defaults[0], PhotoLimits()
-    )
-    ear = broker.listen(EVENTS, ("#",))
-    loops = (Intake(broker, store, jobs, house, POLICY, "gateway"), Journal(broker, jobs, "gateway"))
-    threads = [threading.Thread(target=loop.run) for loop in loops]
-    for thread in threads:
-        thread.start()
-    yield Door(broker, store, jobs, ear, {"key": "inbox/a.png", "sha256": sha256(photo)}, defaults)
-    for loop in loops:
-        loop.stop()
-    for thread in threads:
-        thread.join(PATIENCE_S)
-    broker.close()
-    jobs.close()
+    with opened(tmp_path) as door:
+        yield door
 
 
 def test_an_accepted_request_is_noted_told_and_published_to_its_first_stage(door: Door) -> None:
     door.publish(job_id="job-1")
-    step = door.first_step()
+    step = door.step()
     assert (step.job_id, step.step.name, step.recipe) == ("job-1", "identity", "portrait")
     assert door.event().kind == "accepted"
-    job = door.jobs.get("job-1")
-    assert job is not None
+    job = door.job("job-1")
     assert job.first_message == step
     assert [one.step for one in job.steps] == [one.name for one in step.steps]
     (photo,) = step.artifacts["request.photos"]
@@ -125,7 +41,7 @@ def test_an_accepted_request_is_noted_told_and_published_to_its_first_stage(door
 @pytest.mark.parametrize("scenario", load_catalogue(None).scenarios)
 def test_every_scenario_s_message_leaves_room_under_16_kib(door: Door, scenario: str) -> None:
     door.publish(scenario=scenario, photos=[door.photo] * 5, custom_prompt="wörds " * 160)
-    assert len(door.first_step().to_json()) < MESSAGE_LIMIT_BYTES - 6 * 1024
+    assert len(door.step().to_json()) < MESSAGE_LIMIT_BYTES - 6 * 1024
 
 
 @pytest.mark.parametrize(
@@ -150,10 +66,8 @@ def test_a_request_that_cannot_be_used_is_refused_with_field_finding_and_mend(
     assert event.error is not None
     assert event.error.field == field
     assert words in f"{event.error.message} {event.error.hint}"
-    job = door.jobs.get("job-1")
-    assert job is not None
-    assert job.state == "refused"
-    assert door.broker.depth(queue_name("identity")) == 0
+    assert door.job("job-1").state == "refused"
+    assert [door.broker.depth(queue) for queue in work_queues("identity")] == [0, 0]
 
 
 def test_consent_is_demanded_where_the_deployment_demands_it(door: Door) -> None:
@@ -167,12 +81,12 @@ def test_consent_is_demanded_where_the_deployment_demands_it(door: Door) -> None
 def test_defaults_are_asked_for_at_each_job(door: Door) -> None:
     door.defaults[0] = GenerationDefaults(overrides={"refine": {"grain": 0.0}})
     door.publish()
-    assert next(step for step in door.first_step().steps if step.name == "refine").params["grain"] == 0.0
+    assert next(step for step in door.step().steps if step.name == "refine").params["grain"] == 0.0
 
 
 def test_the_same_key_twice_is_one_job(door: Door) -> None:
     door.publish(idempotency_key="order-7")
-    first = door.first_step()
+    first = door.step()
     door.publish(idempotency_key="order-7")
     assert door.event().job_id == door.event().job_id == first.job_id
     assert len(door.jobs.recent()) == 1
@@ -185,7 +99,7 @@ def test_a_malformed_request_goes_to_the_dead_letters_with_its_reason(door: Door
     assert letter.error.kind == "InvalidInput"
     assert letter.body == body.decode(errors="replace")
     door.publish(job_id="job-1")
-    assert door.first_step().job_id == "job-1", "the consumer lives on"
+    assert door.step().job_id == "job-1", "the consumer lives on"
 
 
 def test_a_malformed_event_goes_to_the_dead_letters_and_the_journal_lives_on(door: Door) -> None:
@@ -193,16 +107,133 @@ def test_a_malformed_event_goes_to_the_dead_letters_and_the_journal_lives_on(doo
     assert door.dead_letter(JOURNAL).error.kind == "InvalidInput"
 
 
-def test_a_store_that_is_away_for_a_while_costs_time_and_no_job(door: Door) -> None:
-    door.store.failures = 2
+def test_a_store_that_is_away_for_however_long_costs_time_and_no_job(door: Door) -> None:
+    """More failures than the policy has attempts: what is away is waited for, and counts as none."""
+    door.store.trouble = [Transient("the store is away")] * 6
     door.publish(job_id="job-1")
-    assert door.first_step().job_id == "job-1"
+    assert door.step().job_id == "job-1"
+    assert door.store.asked.count("inbox/is-the-store-there") == 3
 
 
-def test_a_store_that_stays_away_leaves_the_request_in_the_dead_letters(door: Door) -> None:
-    door.store.failures = 99
-    door.publish(job_id="job-1")
+def test_trouble_with_one_photo_only_does_not_hold_up_the_other_requests(door: Door) -> None:
+    """The store answers, so the request waits on a retry queue; when it has been tried often enough it is kept."""
+    door.store.put("inbox/b.png", b"whatever", "image/png")
+    door.store.broken["inbox/b.png"] = Transient("cut short")
+    door.publish(job_id="job-1", photos=[{"key": "inbox/b.png", "sha256": "a" * 64}])
+    door.publish(job_id="job-2")
+    assert door.step().job_id == "job-2"
     letter = door.dead_letter(INTAKE_KEY)
-    assert letter.error.kind == "Transient"
+    assert (letter.error.kind, letter.attempts) == ("Transient", 3)
+    assert (letter.job_id, letter.caller, letter.subject) == ("job-1", "anonymous", "dr-1")
     assert letter.body is not None
     assert json.loads(letter.body)["job_id"] == "job-1"
+
+
+def test_a_caller_is_told_when_a_request_is_given_up_and_may_submit_it_again(door: Door) -> None:
+    """No job is noted, so nothing stands in the way of the same job id."""
+    door.store.broken["inbox/a.png"] = Permanent("no right to read")
+    door.publish(job_id="job-1")
+    event = door.event()
+    assert (event.kind, event.job_id) == ("dead", "job-1")
+    assert event.error is not None
+    assert event.error.message == "no right to read"
+    assert door.jobs.get("job-1") is None
+    door.store.broken.clear()
+    door.publish(job_id="job-1")
+    assert door.event().kind == "accepted"
+
+
+def test_another_caller_s_job_id_is_taken_and_its_owner_hears_nothing(door: Door) -> None:
+    door.publish(job_id="job-1", caller="alice")
+    assert door.event().kind == "accepted"
+    door.publish(job_id="job-1", caller="mallory")
+    letter = door.dead_letter(INTAKE_KEY)
+    assert (letter.error.field, letter.error.kind) == ("job_id", "InvalidInput")
+    assert door.job("job-1").caller == "alice"
+    assert door.ear.receive(0) is None
+
+
+def test_a_job_that_was_refused_is_refused_again_in_the_same_words(door: Door) -> None:
+    """And under the same event id, so that journals keep it once."""
+    door.publish(job_id="job-1", scenario="nowhere")
+    first = door.event()
+    door.publish(job_id="job-1", scenario="consultant")
+    again = door.event()
+    assert (again.kind, again.event_id) == ("refused", first.event_id)
+    assert again.error == first.error
+
+
+def test_an_accepted_job_is_safe_though_the_broker_takes_no_step(tmp_path: Path) -> None:
+    """Accepted by a gateway that could publish nothing; the next one releases it."""
+    with opened(tmp_path, ("intake",)) as door:
+        door.publish(job_id="job-1")
+        assert door.event().kind == "accepted"
+        assert door.job("job-1").released_at is None
+    with opened(tmp_path, ("releaser",)) as door:
+        assert door.step().job_id == "job-1"
+
+
+def test_requests_beyond_the_limit_are_told_how_long_to_wait_and_become_no_job(tmp_path: Path) -> None:
+    with opened(tmp_path, ("intake", "journal"), limits=(100, 2)) as door:
+        for number in range(3):
+            door.publish(job_id=f"job-{number}", caller="acme")
+        door.publish(job_id="other", caller="somebody-else")
+        told = [door.event() for _ in range(4)]
+        assert [event.kind for event in told] == ["accepted", "accepted", "refused", "accepted"]
+        error = told[2].error
+        assert error is not None
+        assert (error.kind, error.hint) == ("ResourceExhausted", "Try again in 60 seconds.")
+        assert door.jobs.get("job-2") is None
+
+
+def test_a_request_that_was_turned_away_may_be_submitted_again_though_the_journal_lags(tmp_path: Path) -> None:
+    """The journal hears of the refusal only after the job was accepted, and leaves the job alone."""
+    with opened(tmp_path, ("intake",), limits=(1, 1)) as door:
+        door.publish(job_id="job-1")
+        door.publish(job_id="job-2")
+        assert [door.event().kind for _ in range(2)] == ["accepted", "refused"]
+    with opened(tmp_path, ("intake",)) as door:
+        door.publish(job_id="job-2")
+        assert door.event().kind == "accepted"
+    refused = Outgoing(EVENTS, "job.job-2.refused", told_of("job-2"), "late", {NO_JOB_HEADER: "1"})
+    with opened(tmp_path, ("journal",)) as door:
+        door.broker.publish(refused)
+        door.broker.publish(Outgoing(EVENTS, "job.job-2.refused", b"nonsense", "after it"))
+        assert door.dead_letter(JOURNAL).body == "nonsense"
+        assert door.job("job-2").state == "accepted"
+
+
+def told_of(job_id: str) -> bytes:
+    event = {
+        "event_id": "late",
+        "kind": "refused",
+        "job_id": job_id,
+        "caller": "anonymous",
+        "at": "2026-11-20T06:00:00Z",
+        "worker": "gateway",
+        "error": {"kind": "ResourceExhausted", "type": "NoRoom", "message": "full", "hint": "Try again."},
+    }
+    return json.dumps(event).encode()
+
+
+def test_a_waiting_job_that_is_cancelled_is_never_released(tmp_path: Path) -> None:
+    with opened(tmp_path, ("intake",)) as door:
+        door.publish(job_id="job-1")
+        door.publish(job_id="job-2")
+        door.cancel("job-1")
+        assert [door.event().kind for _ in range(3)] == ["accepted", "accepted", "cancelled"]
+        assert door.job("job-1").state == "cancelled"
+    with opened(tmp_path, ("releaser",)) as door:
+        assert door.step().job_id == "job-2"
+
+
+def test_a_cancellation_counts_though_it_came_while_no_gateway_ran(tmp_path: Path) -> None:
+    """It lies in the intake's queue, behind the request that it means."""
+    with closing(EmbeddedBroker("no-gateway")):
+        with opened(tmp_path, (), broker=EmbeddedBroker("no-gateway")) as door:
+            door.publish(job_id="job-1")
+            door.cancel("job-1")
+            door.cancel("unknown")
+        with opened(tmp_path, ("intake",), broker=EmbeddedBroker("no-gateway")) as door:
+            assert [door.event().kind for _ in range(2)] == ["accepted", "cancelled"]
+            assert door.job("job-1").state == "cancelled"

@@ -48,10 +48,10 @@ def test_each_lane_reads_its_own_key_and_shares_its_stages_dead_letters(house: T
     )
 
 
-def test_the_intake_takes_jobs_and_batches_into_one_bounded_queue(house: Topology) -> None:
-    """Two keys, one queue, no lanes."""
+def test_the_intake_takes_jobs_batches_and_commands_into_one_bounded_queue(house: Topology) -> None:
+    """Two keys and the fanout of commands, one queue, no lanes."""
     intake = by_name(house)["doctorgen.intake"]
-    assert intake.bindings == ((INTAKE, "intake"), (INTAKE, "batch"))
+    assert intake.bindings == ((INTAKE, "intake"), (INTAKE, "batch"), (CONTROL, ""))
     assert intake.max_length == 7
 
 
