@@ -54,6 +54,7 @@ class BatchSummary(Contract):
     passed: Annotated[int, Field(ge=0)] = 0
     seconds: Seconds = 0.0
     cost_usd: Usd = 0.0
+    closed: bool = Field(default=False, description="all its parts are in, all its jobs have ended, and that was told")
     failures: tuple[str, ...] = Field(default=(), description="the first few: job id, state and reason")
 
 

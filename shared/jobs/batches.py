@@ -31,6 +31,7 @@ _COUNTS: Final = (
     .group_by(jobs.c.state)
     .order_by(jobs.c.state)
 )
+_CLOSED: Final = select(batches.c.batch_id).where(batches.c.closed_at.is_not(None))
 
 
 class Batches(SqlPart):
@@ -61,7 +62,7 @@ class Batches(SqlPart):
             summary = _summary(connection, batch_id) if _is_over(connection, batch_id) else None
             if summary is None:
                 return False
-            publish(summary)
+            publish(summary.model_copy(update={"closed": True}))
             connection.execute(update(batches).where(batches.c.batch_id == batch_id).values(closed_at=now()))
             return True
 
@@ -104,6 +105,7 @@ def _summary(connection: Connection, batch_id: str) -> BatchSummary | None:
         passed=sum(row.passed for row in rows),
         seconds=sum(row.seconds for row in rows),
         cost_usd=sum(row.cost_usd for row in rows),
+        closed=connection.execute(_CLOSED.where(batches.c.batch_id == batch_id)).first() is not None,
         failures=_failures(connection, batch_id),
     )
 
