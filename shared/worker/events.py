@@ -6,7 +6,7 @@ from uuid import NAMESPACE_URL, uuid5
 from shared.broker.port import Outgoing
 from shared.broker.topology import EVENTS
 from shared.contracts.base import now
-from shared.contracts.event import Event, EventKind
+from shared.contracts.event import TERMINAL, Event, EventKind
 from shared.contracts.step import StepMessage
 
 
@@ -16,10 +16,17 @@ def event_id(*parts: object) -> str:
 
 
 def step_event(message: StepMessage, kind: EventKind, worker: str, **details: Any) -> Event:
-    """An event about the message's current step. `details` are further fields of Event."""
+    """An event about the message's current step. `details` are further fields of Event.
+
+    A run ends once, whichever attempt tells of it: a worker that dies after it has told of the end makes the next
+    one, whose attempt is another, tell of it again.
+    """
     attempt = message.attempts + 1
+    happening: tuple[object, ...] = (message.step.name, kind, attempt, details.get("fraction", ""))
+    if kind in TERMINAL:
+        happening = (message.step.name, kind) if kind == "dead" else (kind,)
     return Event(
-        event_id=event_id(message.job_id, message.run, message.step.name, kind, attempt, details.get("fraction", "")),
+        event_id=event_id(message.job_id, message.run, *happening),
         kind=kind,
         job_id=message.job_id,
         batch_id=message.batch_id,
