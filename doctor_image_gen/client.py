@@ -1,6 +1,6 @@
 """Files jobs and follows them, over whatever broker, store and journal the settings name."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
@@ -14,6 +14,7 @@ from shared.contracts.control import Control
 from shared.contracts.errors import InvalidInput, Transient
 from shared.contracts.event import TERMINAL, Event
 from shared.contracts.request import JobRequest, PhotoRef
+from shared.jobs.journal import ENDS
 from shared.jobs.port import Job
 from shared.storage.digest import sha256
 from shared.storage.layout import inbox_key
@@ -83,8 +84,8 @@ class Client:
         requests = [named(request) for request in requests]
         job_ids = [id_of(request) for request in requests]
         runs = dict.fromkeys(job_ids, 0)
-        self._follow(runs, on_event, timeout_s, lambda: [self.submit(request) for request in requests])
-        return tuple(self.job(job_id) for job_id in job_ids)
+        ended = self._follow(runs, on_event, timeout_s, lambda: [self.submit(request) for request in requests])
+        return tuple(ended[job_id] for job_id in job_ids)
 
     def follow(self, job_id: str, on_event: Callable[[Event], None], timeout_s: float | None = None) -> Job:
         """Wait until a job has ended."""
@@ -95,8 +96,7 @@ class Client:
         self, runs: Mapping[str, int], on_event: Callable[[Event], None], timeout_s: float | None = None
     ) -> tuple[Job, ...]:
         """Wait until each job has ended, in its given run or a later one: a replay opens an ended job again."""
-        self._follow(runs, on_event, timeout_s, lambda: None)
-        return tuple(self.job(job_id) for job_id in runs)
+        return tuple(self._follow(runs, on_event, timeout_s, lambda: None).values())
 
     def job(self, job_id: str) -> Job:
         """The job as the journal knows it.
@@ -126,38 +126,65 @@ class Client:
         on_event: Callable[[Event], None],
         timeout_s: float | None,
         once_listening: Callable[[], object],
-    ) -> None:
-        patterns = (
-            tuple(f"job.{job_id.replace('.', '_')}.*" for job_id in runs) if len(runs) <= PATTERNS else ("job.#",)
-        )
-        with closing(self._connections.broker.listen(EVENTS, patterns)) as events:
+    ) -> dict[str, Job]:
+        patterns = tuple(f"job.{job_id.replace('.', '_')}.*" for job_id in runs)
+        wide = patterns if len(patterns) <= PATTERNS else ("job.#",)
+        with closing(self._connections.broker.listen(EVENTS, wide)) as events:
             once_listening()
-            for event in self._until_ended(events, runs, timeout_s):
-                on_event(event)
+            return self._until_ended(events, runs, on_event, timeout_s)
 
-    def _until_ended(self, events: Subscription, runs: Mapping[str, int], timeout_s: float | None) -> Iterator[Event]:
-        """Events of these jobs until the journal has the end of each: a listener may miss one, the journal does not."""
-        open_jobs = {job_id for job_id, run in runs.items() if not self._ended(job_id, run)}
-        ending: set[str] = set()
+    def _until_ended(
+        self,
+        events: Subscription,
+        runs: Mapping[str, int],
+        on_event: Callable[[Event], None],
+        timeout_s: float | None,
+    ) -> dict[str, Job]:
+        """Tell events until the journal has the end of each job: a listener may miss one, the journal does not."""
+        ended = {job_id: job for job_id, run in runs.items() if (job := self._ended(job_id, run, None))}
+        ends: dict[str, Event] = {}
+        look_at = monotonic() + POLL_S
         give_up = None if timeout_s is None else monotonic() + timeout_s
-        while open_jobs:
-            delivery = events.receive(JOURNAL_POLL_S if ending else POLL_S)
+        while len(ended) < len(runs):
+            delivery = events.receive(JOURNAL_POLL_S if ends else POLL_S)
             if delivery is not None:
                 event = Event.from_json(delivery.body)
                 if event.job_id in runs:
-                    yield event
-                if event.job_id in open_jobs and event.kind in TERMINAL and event.run >= runs[event.job_id]:
-                    ending.add(event.job_id)
-            if delivery is None or ending:
-                asked = open_jobs if delivery is None else ending
-                ended = {job_id for job_id in asked if self._ended(job_id, runs[job_id], told=job_id in ending)}
-                open_jobs -= ended
-                ending -= ended
+                    on_event(event)
+                    if event.kind in TERMINAL and event.job_id not in ended and event.run >= runs[event.job_id]:
+                        ends[event.job_id] = event
+            look = monotonic() >= look_at
+            look_at = monotonic() + POLL_S if look else look_at
+            for job_id in runs.keys() - ended.keys() if look else tuple(ends):
+                job = self._ended(job_id, runs[job_id], ends.get(job_id))
+                if job is not None:
+                    ended[job_id] = job
+                    ends.pop(job_id, None)
             self._still_alive()
             if give_up is not None and monotonic() > give_up:
-                raise Transient(f"{len(open_jobs)} of {len(runs)} jobs did not end within {timeout_s} seconds")
+                raise Transient(f"{len(runs) - len(ended)} of {len(runs)} jobs did not end within {timeout_s} seconds")
+        return {job_id: ended[job_id] for job_id in runs}
 
-    def _ended(self, job_id: str, run: int, *, told: bool = False) -> bool:
-        """A job whose end was told and that the journal does not know was erased."""
+    def _ended(self, job_id: str, run: int, end: Event | None) -> Job | None:
+        """The job if it has ended; as its last event tells it, where the journal keeps no such job."""
         job = self._connections.jobs.get(job_id)
-        return told if job is None else job.run >= run and job.state in TERMINAL
+        if job is None:
+            return None if end is None else _told(end)
+        return job if job.run >= run and job.state in TERMINAL else None
+
+
+def _told(end: Event) -> Job:
+    """A job of which nothing is kept: turned away by intake, or erased meanwhile."""
+    return Job(
+        job_id=end.job_id,
+        batch_id=end.batch_id,
+        caller=end.caller,
+        subject=end.subject,
+        state=ENDS[end.kind],
+        run=end.run,
+        steps=(),
+        error=end.error,
+        result=end.result,
+        created_at=end.at,
+        updated_at=end.at,
+    )

@@ -1,6 +1,6 @@
 """The SDK: photos and a scenario's name in, a finished picture and its scores out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from doctor_image_gen.batch import BatchFile
+from doctor_image_gen.batch_client import BatchClient
 from doctor_image_gen.client import Client, id_of, named
 from doctor_image_gen.dead import DeadLetters
 from doctor_image_gen.options import GenerationOptions
@@ -16,6 +18,7 @@ from doctor_image_gen.result import Generated, failure_of, generated
 from doctor_image_gen.settings import Settings
 from doctor_image_gen.stack import Stack
 from shared.contracts.base import invalid_input, now
+from shared.contracts.batch import BatchSummary
 from shared.contracts.errors import InvalidInput
 from shared.contracts.event import Event
 from shared.contracts.nearest import nearest
@@ -100,6 +103,35 @@ class DoctorImageGenerator:
         connections = self._opened().connections
         return [generated(connections, job, path, include_base64=options.include_base64) for job, path in ended]
 
+    def submit_batch(self, batch: PathLike | Mapping[str, Any], *, batch_id: str | None = None) -> str:
+        """File every doctor of a batch in every scenario, without waiting; the batch's id.
+
+        `batch` is a batch file (docs/batches.md), or what would stand in one as a mapping; then photos are named
+        relative to the working folder. Filed again under its id it is the same batch. The embedded pipeline works it
+        off until `close`.
+
+        Raises:
+            InvalidInput: the batch or one of its photos cannot be used; nothing is filed then.
+        """
+        folder = Path() if isinstance(batch, Mapping) else Path(batch).parent
+        wanted = BatchFile.parse(batch) if isinstance(batch, Mapping) else BatchFile.read(Path(batch))
+        if batch_id is not None:
+            wanted = BatchFile.parse({**wanted.model_dump(mode="json"), "batch_id": batch_id})
+        return self._batches().submit(wanted, folder)
+
+    def batch_summary(self, batch_id: str) -> BatchSummary:
+        """How a batch stands. Raises InvalidInput where none of that id is known (yet)."""
+        return self._batches().summary(batch_id)
+
+    def wait_for_batch(
+        self,
+        batch_id: str,
+        on_summary: Callable[[BatchSummary], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> BatchSummary:
+        """Wait until a batch has ended. Raises Transient when the time is up."""
+        return self._batches().follow(batch_id, on_summary or (lambda _: None), timeout_s)
+
     @property
     def dead(self) -> DeadLetters:
         """What could not be worked off: to be listed, shown, replayed, discarded, exported, imported."""
@@ -142,6 +174,11 @@ class DoctorImageGenerator:
             make_room(picture)
         jobs = client.submit_and_follow(requests, on_event or (lambda _: None), options.timeout_s)
         return list(zip(jobs, pictures, strict=True))
+
+    def _batches(self) -> BatchClient:
+        stack = self._opened()
+        client = Client(stack.connections, self._settings.photo_limits, stack.check)
+        return BatchClient(stack.connections, client, stack.check)
 
     def _opened(self) -> Stack:
         if self._stack is None:

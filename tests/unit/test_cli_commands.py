@@ -4,14 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from doctor_image_gen.cli import main
 from doctor_image_gen.cli.progress import Progress
 from doctor_image_gen.settings import Settings
 from doctor_image_gen.stack import Connections
@@ -20,39 +17,11 @@ from shared.contracts.event import Event, EventKind
 from shared.contracts.request import JobRequest, PhotoRef
 from shared.contracts.step import ErrorAccount
 from shared.jobs.port import Job, JobState
+from tests.unit.typed import Said, Type
 
 ROOT = Path(__file__).parents[2]
 SECRET = "correct-horse-battery"
 LONG_ID = "job-" + "0123456789abcdef" * 2
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command said."""
-
-    status: int
-    out: str
-    err: str
-
-
-Type = Callable[..., Said]
-
-
-@pytest.fixture
-def type_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Type:
-    """Types `doctorgen …` in an empty folder, without anybody's settings."""
-    for name in [name for name in os.environ if name.startswith("DOCTORGEN_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("DOCTORGEN_DATA_DIR", str(tmp_path / "data"))
-    (tmp_path / "cwd").mkdir()
-    monkeypatch.chdir(tmp_path / "cwd")
-
-    def type_in(*words: str) -> Said:
-        status = main(list(words))
-        shown = capsys.readouterr()
-        return Said(status, shown.out, shown.err)
-
-    return type_in
 
 
 def in_a_process(*words: str, **environment: str) -> Said:
