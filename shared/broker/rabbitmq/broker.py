@@ -118,9 +118,9 @@ class RabbitBroker:
                 return
             self._closed = True
             subscriptions = list(self._subscriptions)
-        self._publisher.settle(self._close_timeout_s)
         for subscription in subscriptions:
             subscription.close()
+        self._publisher.settle(self._close_timeout_s)
         links = (self._consuming, self._publishing)
         for link in links:
             self._io.submit(link.close)
@@ -136,7 +136,7 @@ class RabbitBroker:
     def _consume(self, source: Source) -> RabbitSubscription:
         with self._lock:
             self._check_open()
-            subscription = RabbitSubscription(self._io, self._consuming, source)
+            subscription = RabbitSubscription(self._io, self._consuming, source, self._publisher.send)
             self._subscriptions.add(subscription)
             return subscription
 

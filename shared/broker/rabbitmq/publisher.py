@@ -62,13 +62,12 @@ class Publisher:
         return future
 
     def settle(self, timeout_s: float) -> None:
-        """Take no more messages and wait until those under way are confirmed, or the time is up. Any thread."""
-        with self._lock:
-            self._closed = True
+        """Take no more messages and wait until those under way are confirmed, or the time is up. Any thread.
+
+        What the I/O thread was asked to send before is still taken.
+        """
         snapshot: Future[list[Future[None]]] = Future()
-        self._io.submit(
-            lambda: snapshot.set_result([pending.future for pending in (*self._unconfirmed.values(), *self._outbox)])
-        )
+        self._io.submit(lambda: snapshot.set_result(self._end()))
         wait(snapshot.result(), timeout_s)
 
     def fail_rest(self) -> None:
@@ -86,6 +85,11 @@ class Publisher:
     def link_down(self, reason: str) -> None:
         """Fail what was written and not confirmed."""
         self._drop_channel(reason)
+
+    def _end(self) -> list[Future[None]]:
+        with self._lock:
+            self._closed = True
+        return [pending.future for pending in (*self._unconfirmed.values(), *self._outbox)]
 
     def _on_channel_open(self, channel: Channel) -> None:
         channel.add_on_return_callback(self._on_return)

@@ -1,7 +1,6 @@
 """What a subscription draws from, and how: a consumer for one queue, looking in turn for several with precedence."""
 
 import uuid
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +13,6 @@ from pika.spec import Basic
 
 OnMessage = Callable[[int, Channel, "Basic.Deliver | Basic.GetOk", BasicProperties, bytes], None]
 OnStanding = Callable[[], None]
-
-# A delivery may still arrive for a consumer that was cancelled a moment ago; so many are remembered.
-REMEMBERED_CONSUMERS = 64
 
 
 class Drawing(Protocol):
@@ -40,6 +36,10 @@ class Source(Protocol):
     def auto_ack(self) -> bool:
         """Whether deliveries need no settling."""
 
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues' names, where they outlive the subscription; a delivery's rank is a place in here."""
+
     def draw(self, channel: Channel, on_message: OnMessage, on_standing: OnStanding) -> Drawing:
         """Prepare an open channel and begin; `on_standing` tells that the server knows."""
 
@@ -50,6 +50,10 @@ class WorkQueue:
 
     queue: str
     auto_ack: bool = False
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        return (self.queue,)
 
     def draw(self, channel: Channel, on_message: OnMessage, on_standing: OnStanding) -> Drawing:
         channel.basic_qos(prefetch_count=1)
@@ -75,6 +79,7 @@ class PrivateQueue:
     exchange: str
     patterns: tuple[str, ...]
     auto_ack: bool = True
+    queues: tuple[str, ...] = ()
 
     def draw(self, channel: Channel, on_message: OnMessage, on_standing: OnStanding) -> Drawing:
         # A new name each time: after a lost connection the server may still hold the old queue for the old one.
@@ -111,12 +116,13 @@ class Consumer:
 
 
 class Precedence:
-    """Looks into the queues in turn; when all are empty, has a consumer on each wake us, and cancels them all then.
+    """Looks into the queues in turn; when all are empty, has a consumer on each of them wake us.
 
-    Standing consumers would each keep a message in a busy worker's hands (prefetch counts per consumer, and quorum
-    queues know no limit over several): an urgent message would wait there while other workers are idle. A second
-    message can still slip in between the first delivery and the cancellation, about a millisecond. It is kept as the
-    next one: giving it back would count as a failed delivery.
+    Prefetch counts per consumer, and quorum queues know no limit over several: while we work on a message of one
+    queue, a consumer of another may bring a second, which would wait here though other workers are idle. The
+    subscription hands such a surplus back. A consumer is cancelled as soon as it has delivered, when its prefetch of
+    one is used up and nothing of it can be under way (what is would come back counted as a failed delivery), and is
+    made anew only when all queues are empty again: a busy worker gives back at most one message for each other queue.
 
     A look is a passive declaration, which the queue's leader answers from memory; basic.get would write to its log
     even when there is nothing.
@@ -130,22 +136,21 @@ class Precedence:
         self._queues = queues
         self._on_message = on_message
         self._on_standing = on_standing
+        self._consumers: dict[int, str] = {}
         self._rank = 0
         self._looking = False
-        self._woken = False
-        self._stopped = False
-        self._armed: list[str] = []
-        self._cancelled: deque[str] = deque()
+        self._served = False
         channel.add_callback(self._on_empty, [Basic.GetEmpty], one_shot=False)
 
     def go_on(self) -> None:
-        self._woken = False
+        self._served = False
         if not self._looking:
             self._look(0)
 
     def stop(self) -> None:
-        self._stopped = True
-        self._disarm()
+        self._served = True
+        while self._consumers and self._channel.is_open:
+            self._channel.basic_cancel(self._consumers.popitem()[1], callback=_heard)
 
     def _look(self, rank: int) -> None:
         self._looking = not self._served and rank < len(self._queues)
@@ -153,11 +158,7 @@ class Precedence:
             self._rank = rank
             self._channel.queue_declare(self._queues[rank], passive=True, callback=self._on_counted)
         elif not self._served:
-            self._arm(0)
-
-    @property
-    def _served(self) -> bool:
-        return self._stopped or self._woken
+            self._consume()
 
     def _on_counted(self, frame: Method) -> None:
         if not self.standing:
@@ -170,37 +171,26 @@ class Precedence:
 
     def _on_got(self, channel: Channel, method: Basic.GetOk, properties: BasicProperties, body: bytes) -> None:
         self._looking = False
+        self._served = True
         self._on_message(self._rank, channel, method, properties, body)
 
     def _on_empty(self, _frame: Method) -> None:
         self._look(self._rank + 1)
 
-    def _arm(self, rank: int) -> None:
-        consuming = partial(self._on_consuming, rank)
-        self._channel.basic_consume(self._queues[rank], partial(self._on_delivered, rank), callback=consuming)
-
-    def _on_consuming(self, rank: int, frame: Method) -> None:
-        # RabbitMQ 3.10 fails when a consumer is cancelled before it was told that it consumes.
-        self._armed.append(frame.method.consumer_tag)
-        if self._served:
-            self._disarm()
-        elif rank + 1 < len(self._queues):
-            self._arm(rank + 1)
+    def _consume(self) -> None:
+        for rank, queue in enumerate(self._queues):
+            if rank not in self._consumers:
+                self._consumers[rank] = self._channel.basic_consume(queue, partial(self._on_delivered, rank))
 
     def _on_delivered(
         self, rank: int, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
     ) -> None:
-        self._woken = True
-        self._disarm()
+        self._served = True
+        # pika's own basic_cancel waits for the answers to earlier requests; an acknowledgement would overtake it.
+        channel._send_method(Basic.Cancel(consumer_tag=self._consumers.pop(rank), nowait=True))  # noqa: SLF001
+        channel._cleanup_consumer_ref(method.consumer_tag)  # noqa: SLF001
         self._on_message(rank, channel, method, properties, body)
 
-    def _disarm(self) -> None:
-        if not self._channel.is_open:
-            return
-        # pika's own basic_cancel would reject, or leave unsettled for ever, what slips in afterwards.
-        for tag in self._armed:
-            self._channel._send_method(Basic.Cancel(consumer_tag=tag, nowait=True))  # noqa: SLF001
-        self._cancelled += self._armed
-        self._armed = []
-        while len(self._cancelled) > REMEMBERED_CONSUMERS:
-            self._channel._cleanup_consumer_ref(self._cancelled.popleft())  # noqa: SLF001
+
+def _heard(_frame: Method) -> None:
+    """Nothing waits for this answer; without a callback pika would remember the consumer for ever."""

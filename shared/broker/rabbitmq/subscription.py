@@ -4,6 +4,8 @@ import logging
 import random
 import threading
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 
 from pika import BasicProperties, SelectConnection
@@ -11,6 +13,7 @@ from pika.channel import Channel
 from pika.frame import Method
 from pika.spec import Basic
 
+from shared.broker.port import Outgoing
 from shared.broker.rabbitmq.delivery import RabbitDelivery
 from shared.broker.rabbitmq.io_thread import IoThread
 from shared.broker.rabbitmq.link import Link
@@ -27,16 +30,19 @@ LISTENER_BUFFER = 10_000
 class RabbitSubscription:
     """A consumer on a channel of its own; on a lost connection or a server-side cancel it subscribes again.
 
-    `receive`, `close` and `wait_ready` are for callers' threads, the rest runs in the I/O thread.
+    `receive`, `close` and `wait_ready` are for callers' threads, the rest runs in the I/O thread. What nobody has
+    received is handed back by publishing it again, confirmed, and then acknowledging it, so that it does not count as
+    delivered in vain.
     """
 
-    def __init__(self, io: IoThread, link: Link, source: Source) -> None:
+    def __init__(self, io: IoThread, link: Link, source: Source, send: Callable[[Outgoing], Future[None]]) -> None:
         self.trouble = ""
+        self._send = send
         self._io = io
         self._link = link
         self._source = source
         self._changed = threading.Condition()
-        self._arrived: deque[RabbitDelivery] = deque(maxlen=LISTENER_BUFFER if source.auto_ack else None)
+        self._arrived: deque[RabbitDelivery] = deque(maxlen=LISTENER_BUFFER)
         self._in_hand: RabbitDelivery | None = None
         self._closed = False
         self._ready = False
@@ -60,7 +66,7 @@ class RabbitSubscription:
     def registered(self) -> bool:
         """Whether the server has this consumer now; one that is closed needs none. From any thread."""
         drawing = self._drawing
-        return self._closed or (drawing is not None and drawing.standing)
+        return self._closed or self._in_hand is not None or (drawing is not None and drawing.standing)
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until the server has this consumer for the first time; False when it is closed or the time is up."""
@@ -77,7 +83,7 @@ class RabbitSubscription:
             self._arrived.clear()
             self._changed.notify_all()
         for delivery in unread:
-            delivery.requeue()
+            self._io.submit(partial(self._hand_back, delivery))
         self._io.submit(self._stop)
 
     def link_up(self, connection: SelectConnection) -> None:
@@ -103,8 +109,8 @@ class RabbitSubscription:
     def _may_take(self) -> bool:
         return bool(self._arrived) and self._in_hand is None
 
-    def _consume(self, channel: Channel) -> None:
-        if not self._lives(channel):
+    def _consume(self, channel: Channel | None) -> None:
+        if channel is None or not self._lives(channel):
             return
         if self._closed:
             self._leave_when_done()
@@ -129,23 +135,38 @@ class RabbitSubscription:
         if not self._source.auto_ack:
             self._unsettled += 1
         delivery = RabbitDelivery(channel, method, properties, body, rank, self._settle_later)
+        surplus = self._keep(delivery)
+        if surplus is not None:
+            self._hand_back(surplus)
+
+    def _keep(self, delivery: RabbitDelivery) -> RabbitDelivery | None:
+        """Take a message in; returns the one, if any, that is too many now."""
         with self._changed:
-            if not self._closed:
-                self._arrived.append(delivery)
-                if not self._source.auto_ack:
-                    self._arrived = deque(sorted(self._arrived, key=lambda each: each.rank))
-                self._changed.notify_all()
-                return
-        delivery.requeue()
+            if self._closed:
+                return delivery
+            surplus = None
+            if not self._source.auto_ack:
+                if self._in_hand is not None or (self._arrived and self._arrived[0].rank <= delivery.rank):
+                    return delivery
+                surplus = self._arrived.popleft() if self._arrived else None
+            self._arrived.append(delivery)
+            self._changed.notify_all()
+            return surplus
+
+    def _hand_back(self, delivery: RabbitDelivery) -> None:
+        if self._source.auto_ack or not self._lives(delivery.channel):
+            return
+        queue = self._source.queues[delivery.rank]
+        again = self._send(Outgoing("", queue, delivery.body, delivery.message_id or "", delivery.headers))
+        again.add_done_callback(lambda future: self._settle(delivery, ack=future.exception() is None))
 
     def _settle_later(self, delivery: RabbitDelivery, ack: bool) -> None:
         if self._source.auto_ack:
             return
-        self._io.submit(partial(self._settle, delivery, ack))
         with self._changed:
             if self._in_hand is delivery:
                 self._in_hand = None
-                self._changed.notify_all()
+        self._io.submit(partial(self._settle, delivery, ack))
 
     def _settle(self, delivery: RabbitDelivery, ack: bool) -> None:
         # A delivery of a channel that is gone is the server's again; its tag may mean another message here.
@@ -161,14 +182,22 @@ class RabbitSubscription:
         self._leave_when_done()
 
     def _go_on_when_done(self) -> None:
-        if self._unsettled == 0 and self._drawing is not None and not self._closed:
+        if self._unsettled > 0 or self._closed:
+            return
+        if self._drawing is None:
+            self._draw_again()
+        else:
             self._drawing.go_on()
 
     def _on_cancel(self, _frame: Method) -> None:
         # The channel stays: a delivery still in hand can be settled on it.
         log.warning("RabbitMQ cancelled the consumer of %s; subscribing again.", self._source)
         self._stop_drawing()
-        self._io.call_later(self._pause_s(), partial(self._consume, self._channel))
+        self._io.call_later(self._pause_s(), self._draw_again)
+
+    def _draw_again(self) -> None:
+        if self._drawing is None and self._unsettled == 0:
+            self._consume(self._channel)
 
     def _on_channel_close(self, channel: Channel, reason: Exception) -> None:
         if channel is not self._channel:
