@@ -145,7 +145,7 @@ class DeadLetters:
     def discard(self, *letters_or_jobs: str, everything: bool = False, **wanted: str | None) -> int:
         """Have done with letters; how many. They can still be shown and exported. Raises InvalidInput as `replay`."""
         chosen = self.choose(letters_or_jobs, wanted, everything=everything)
-        return sum(self._replayer.settle(filed, "discarded", lambda _: None) for filed in chosen)
+        return sum(self._replayer.discard(filed) for filed in chosen)
 
     def export(self, *letters_or_jobs: str, **wanted: str | None) -> Iterator[bytes]:
         """Letters as JSON, one a line, each ending in a newline. Raises InvalidInput where an id is nobody's."""

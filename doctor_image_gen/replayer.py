@@ -10,6 +10,7 @@ from doctor_image_gen.stack import Connections
 from doctor_image_gen.stages import OPERATIONS
 from shared.contracts.base import now
 from shared.contracts.errors import InvalidInput, Permanent, QueueFull
+from shared.contracts.step import StepMessage
 from shared.jobs.port import FiledLetter, LetterState
 from shared.worker.operation import Operation
 
@@ -76,9 +77,14 @@ class Replayer:
         for filed in chosen:
             yield self._replay(filed, wish, pace, dry_run=dry_run)
 
-    def settle(self, filed: FiledLetter, state: LetterState, act: Callable[[FiledLetter], None]) -> bool:
-        """Whether the letter was open, and is now settled."""
-        return self.connections.jobs.settle_letter(filed.letter.letter_id, state, self.by, act) is not None
+    def discard(self, filed: FiledLetter) -> bool:
+        """Whether the letter was open, and is now discarded."""
+        return self._settle(filed, "discarded", lambda _: None)
+
+    def check_not_erased(self, subject: str | None) -> None:
+        """Raise InvalidInput where a letter is of an erased subject, of which nothing is kept."""
+        if subject is not None and self.connections.jobs.is_entombed(subject):
+            raise InvalidInput("subject", f"'{subject}' was erased", f"`doctorgen subject allow {subject}` allows it.")
 
     def _replay(self, filed: FiledLetter, wish: Wish, pace: Pace, *, dry_run: bool) -> Outcome:
         letter = filed.letter
@@ -88,7 +94,7 @@ class Replayer:
             plan = plan_replay(letter, job, wish, self.by, now(), self.operations)
         except GoneOnError as reason:
             if not dry_run:
-                self.settle(filed, "discarded", lambda _: None)
+                self.discard(filed)
             return Outcome(letter.letter_id, "gone on", str(reason), letter.job_id)
         except (InvalidInput, Permanent) as error:
             return Outcome(letter.letter_id, "refused", str(error), letter.job_id, error=error)
@@ -103,18 +109,17 @@ class Replayer:
     def _publish(self, filed: FiledLetter, plan: Plan) -> bool:
         """A full queue is waited for outside the transaction, which others may need to empty it."""
 
-        def act(_: FiledLetter) -> None:
+        def act(_: FiledLetter) -> StepMessage | None:
             for outgoing in plan.outgoing:
                 self.connections.broker.publish(outgoing)
+            return plan.message
 
         for _ in range(FULL_PATIENCE):
             try:
-                return self.settle(filed, "replayed", act)
+                return self._settle(filed, "replayed", act)
             except QueueFull:
                 self.pause(FULL_PAUSE_S)
-        return self.settle(filed, "replayed", act)
+        return self._settle(filed, "replayed", act)
 
-    def check_not_erased(self, subject: str | None) -> None:
-        """Raise InvalidInput where a letter is of an erased subject, of which nothing is kept."""
-        if subject is not None and self.connections.jobs.is_entombed(subject):
-            raise InvalidInput("subject", f"'{subject}' was erased", f"`doctorgen subject allow {subject}` allows it.")
+    def _settle(self, filed: FiledLetter, state: LetterState, act: Callable[[FiledLetter], StepMessage | None]) -> bool:
+        return self.connections.jobs.settle_letter(filed.letter.letter_id, state, self.by, act) is not None

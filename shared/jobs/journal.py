@@ -8,7 +8,7 @@ the set of events alone.
 from collections.abc import Mapping
 
 from shared.contracts.event import Event, EventKind
-from shared.contracts.step import StepRecord
+from shared.contracts.step import StepMessage, StepRecord
 from shared.jobs.port import Job, JobState, StepCondition, StepState
 
 ENDS: Mapping[EventKind, JobState] = {
@@ -49,6 +49,32 @@ def apply(job: Job, event: Event) -> Job:
             update={"state": ENDS[event.kind], "error": event.error, "result": event.result},
         )
     return known.model_copy(update={"state": "running"}) if event.kind in _TELLS_OF_WORK else known
+
+
+def replayed(job: Job, message: StepMessage) -> Job:
+    """The job once a dead letter of it was replayed with this message: the steps from its own on are yet to be done.
+
+    A message of a run that is not newer than the job's changes nothing but the message, or nothing at all.
+    """
+    if message.run < job.run:
+        return job
+    known = job.model_copy(update={"first_message": message})
+    if message.run == job.run:
+        return known
+    done = {step.name for step in message.steps[: message.cursor]}
+    at = message.lineage.at if message.lineage else job.updated_at
+    return _opened_again(known, message.run).model_copy(
+        update={
+            "steps": tuple(
+                step
+                if step.step in done
+                else step.model_copy(update={"state": "waiting", "fraction": 0.0, "attempts": 0})
+                for step in known.steps
+            ),
+            "released_at": job.released_at or at,
+            "updated_at": max(job.updated_at, at),
+        }
+    )
 
 
 def _opened_again(job: Job, run: int) -> Job:

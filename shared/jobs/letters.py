@@ -4,15 +4,18 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, select, tuple_, update
 
 from shared.contracts.base import now
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.errors import InvalidInput
-from shared.jobs.port import FiledLetter, LetterFilter, LetterGroup, LetterState
+from shared.contracts.step import StepMessage
+from shared.jobs.journal import replayed
+from shared.jobs.port import FiledLetter, Job, LetterFilter, LetterGroup, LetterState
+from shared.jobs.rows import job_of, replay_of
 from shared.jobs.session import SqlPart
 from shared.jobs.subjects import is_entombed
-from shared.jobs.tables import dead_letters
+from shared.jobs.tables import dead_letters, jobs
 
 COLUMN_LIMIT: Final = 200
 """Characters of the words that letters are found by."""
@@ -44,7 +47,7 @@ class Letters(SqlPart):
         query = (
             select(groups, dead_letters.c.document)
             .join(dead_letters, dead_letters.c.letter_id == groups.c.example)
-            .order_by(groups.c.count.desc(), groups.c.oldest, groups.c.fingerprint)
+            .order_by(groups.c.count.desc(), groups.c.oldest, groups.c.stage, groups.c.fingerprint, groups.c.example)
         )
         with self._reading() as connection:
             rows = connection.execute(query).mappings().all()
@@ -69,7 +72,7 @@ class Letters(SqlPart):
         return tuple(_letter_of(row) for row in rows)
 
     def settle_letter(
-        self, letter_id: str, state: LetterState, by: str, act: Callable[[FiledLetter], None]
+        self, letter_id: str, state: LetterState, by: str, act: Callable[[FiledLetter], StepMessage | None]
     ) -> FiledLetter | None:
         if state == "open":
             raise ValueError("a letter is settled as `replayed` or `discarded`")
@@ -80,7 +83,10 @@ class Letters(SqlPart):
             if row is None:
                 return None
             letter = _letter_of(row)
-            act(letter)
+            job = _locked_job(connection, letter.letter.job_id)
+            message = act(letter)
+            if job is not None and message is not None:
+                _open_again(connection, job, message)
             settled = letter.model_copy(update={"state": state, "settled_at": now(), "settled_by": by})
             connection.execute(
                 update(dead_letters)
@@ -88,6 +94,18 @@ class Letters(SqlPart):
                 .values(state=state, settled_at=settled.settled_at, settled_by=json.dumps(by))
             )
             return settled
+
+
+def _locked_job(connection: Connection, job_id: str | None) -> Job | None:
+    """The letter's job, held so that the journal comes to the replay's events only after the replay."""
+    locked = select(jobs).where(jobs.c.job_id == job_id).with_for_update()
+    row = connection.execute(locked).mappings().one_or_none()
+    return None if row is None else job_of(row)
+
+
+def _open_again(connection: Connection, job: Job, message: StepMessage) -> None:
+    after = replayed(job, message)
+    connection.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(replay_of(after)))
 
 
 def _row_of(letter: DeadLetter) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
+from pydantic import Field
+
 from shared.contracts.base import Contract, Fraction, Identifier, Instant, Name, Seconds, Usd
 from shared.contracts.batch import BatchRequest, BatchSummary
 from shared.contracts.beat import Beat
@@ -38,7 +40,7 @@ class Job(Contract):
     state: JobState
     request: JobRequest | None = None
     brief: Brief | None = None
-    first_message: StepMessage | None = None
+    first_message: StepMessage | None = Field(default=None, description="of the newest run")
     run: int = 0
     released_at: Instant | None = None
     steps: tuple[StepState, ...]
@@ -146,6 +148,9 @@ class JobStore(Protocol):
     def in_flight(self, lane: Lane) -> int:
         """How many jobs are released and have not ended."""
 
+    def released(self) -> tuple[Job, ...]:
+        """The jobs that are released and have not ended, of both lanes, the oldest first."""
+
     # -- dead letters ----------------------------------------------------------------------------------------------
 
     def file_letter(self, letter: DeadLetter) -> bool:
@@ -160,15 +165,13 @@ class JobStore(Protocol):
         """The oldest letters first, at most `limit` (at least 1) of them; those younger than `after`, to page on."""
 
     def settle_letter(
-        self, letter_id: str, state: LetterState, by: str, act: Callable[[FiledLetter], None]
+        self, letter_id: str, state: LetterState, by: str, act: Callable[[FiledLetter], StepMessage | None]
     ) -> FiledLetter | None:
         """Do `act` with an open letter and mark it `replayed` or `discarded`, in one transaction.
 
         None, and `act` is not called, where there is no such letter or it is settled already. What `act` raises
-        leaves the letter open.
-
-        Raises:
-            ValueError: the state is `open`, which settles nothing.
+        leaves the letter open. The message that `act` published, if any, becomes the first one of its job, which is
+        open again from then on: in the message's run, with the steps from the message's on yet to be done.
         """
 
     # -- workers ---------------------------------------------------------------------------------------------------

@@ -54,6 +54,15 @@ def changes_of(job: Job) -> dict[str, Any]:
     }
 
 
+def replay_of(job: Job) -> dict[str, Any]:
+    """The columns that a replay changes."""
+    return {
+        **changes_of(job),
+        "released_at": job.released_at,
+        "first_message": _document(job.first_message),
+    }
+
+
 def job_of(row: RowMapping) -> Job:
     """The job a row describes."""
     return Job(

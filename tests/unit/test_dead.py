@@ -18,7 +18,7 @@ from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.errors import InvalidInput, QueueFull, Transient
 from shared.contracts.event import Event
 from shared.contracts.step import StepMessage
-from shared.jobs.port import FiledLetter, LetterFilter
+from shared.jobs.port import FiledLetter, LetterFilter, StepState
 from tests.contract.jobs_samples import event, job
 from tests.synthetic import SUBJECT
 from tests.unit.letter_samples import BROKEN, at, letter, message, raw_letter
@@ -49,7 +49,7 @@ def state_of(connections: Connections, letter_id: str) -> str:
 
 def drain(subscription: Subscription, count: int) -> list[StepMessage]:
     """So many messages, and the proof that there are no more."""
-    taken = []
+    taken: list[StepMessage] = []
     while (delivery := subscription.receive(PATIENCE_S if len(taken) < count else 0.05)) is not None:
         delivery.ack()
         taken.append(StepMessage.from_json(delivery.body))
@@ -100,6 +100,26 @@ def test_a_replay_publishes_the_step_tells_of_it_and_settles_the_letter(
     assert (shown.state, shown.settled_by) == ("replayed", "bob@desk")
 
 
+def test_a_replayed_job_is_open_again_at_once_with_the_message_of_its_new_run(
+    connections: Connections, dead: DeadLetters
+) -> None:
+    """So a rescue knows what to publish, other parameters included, though the broker's disk were lost this instant."""
+    first = message(cursor=0, artifacts=message().artifacts, failures=(), attempts=0)
+    steps = tuple(StepState(step=step.name, state="waiting") for step in first.steps)
+    connections.jobs.add(job("job-1", first_message=first, steps=steps))
+    for told in (event("finished", "one"), event("dead", "two", error=BROKEN)):
+        connections.jobs.record(told)
+    file(connections, letter(1))
+    assert [outcome.run for outcome in dead.replay("job-1")] == [1]
+    again = connections.jobs.get("job-1")
+    assert again is not None
+    assert (again.state, again.run, again.error) == ("running", 1, None)
+    assert [step.state for step in again.steps] == ["finished", "waiting", "waiting"]
+    assert again.released_at is not None, "it counts as under way"
+    assert again.first_message is not None
+    assert (again.first_message.run, again.first_message.step.name) == (1, "two")
+
+
 def test_a_second_replay_does_nothing_and_says_so(connections: Connections, dead: DeadLetters) -> None:
     file(connections, letter(1))
     with closing(connections.broker.subscribe(*work_queues(STAGE))) as queue:
@@ -120,7 +140,7 @@ def test_a_crash_in_the_middle_leaves_the_letter_open_and_the_next_replay_is_the
     class PowerCutError(BaseException):
         pass
 
-    def act(filed: FiledLetter) -> None:
+    def act(filed: FiledLetter) -> StepMessage | None:
         published.append(filed)
         raise PowerCutError
 
