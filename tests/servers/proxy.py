@@ -67,6 +67,10 @@ class FaultyProxy:
         """Reset the connections that stand (TCP RST), once."""
         self._run(self._reset())
 
+    def lead_to(self, upstream_port: int) -> None:
+        """Lead new connections to another port; those that stand stay where they are."""
+        self._upstream_port = upstream_port
+
     def _run(self, coroutine: Any) -> Any:
         future: Future[Any] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         return future.result(10)

@@ -1,0 +1,155 @@
+"""Does what a plan says: strikes each fault when its moment has come, and notes when it was over."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from tests.chaos.house import SIDES, House
+from tests.chaos.ledger import Entry, Ledger
+from tests.chaos.plan import Fault, Plan
+from tests.chaos.supervisor import Slot
+from tests.chaos.watch import Watch
+
+DOOM_PATIENCE_S = 6.0
+DELAY_S = 0.2
+SAFE_TO_KILL_AFTER_S = 3.0
+"""As long the broker must have stood since it last heard of new queues; see tests.servers.rabbitmq."""
+
+
+@dataclass(frozen=True)
+class Struck:
+    """A fault that has struck. Times are of the monotonic clock."""
+
+    fault: Fault
+    how: str
+    began_at: float
+    ended_at: float
+
+
+class Striker:
+    """Strikes the plan's two rows of faults, each in a thread of its own, until `stop` or all is done."""
+
+    def __init__(self, plan: Plan, house: House, slots: Mapping[str, Sequence[Slot]], watch: Watch) -> None:
+        self._house = house
+        self._slots = slots
+        self._watch = watch
+        self._ledger = Ledger(house.ledger, "striker")
+        self._jobs = plan.amounts.jobs
+        self._rng = Random(f"strike/{plan.seed}")
+        self._stopping = threading.Event()
+        self._broken: list[BaseException] = []
+        self._lock = threading.Lock()
+        self._struck: list[Struck] = []
+        self._threads = [
+            threading.Thread(target=self._work_off, args=(row,), daemon=True)
+            for row in (plan.processes, plan.surroundings)
+        ]
+
+    @property
+    def struck(self) -> tuple[Struck, ...]:
+        """What has struck so far, in the order of the ends."""
+        with self._lock:
+            return tuple(self._struck)
+
+    @property
+    def is_through(self) -> bool:
+        """Whether every fault has struck."""
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Strike nothing more; raises what went wrong in striking itself."""
+        self._stopping.set()
+        self._watch.wake()
+        for thread in self._threads:
+            thread.join()
+        if self._broken:
+            raise self._broken[0]
+
+    def _work_off(self, row: Sequence[Fault]) -> None:
+        try:
+            for fault in row:
+                self._watch.wait_until(partial(self._is_due, fault))
+                if self._stopping.is_set():
+                    return
+                began = time.monotonic()
+                how, ended = self._strike(fault)
+                self._ledger.note("struck", f"{fault.kind} {fault.target}: {how}, {ended - began:.1f} s")
+                with self._lock:
+                    self._struck.append(Struck(fault, how, began, ended))
+        except BaseException as error:  # noqa: BLE001 - raised again by `stop`
+            self._broken.append(error)
+            self._watch.wake()
+
+    def _is_due(self, fault: Fault) -> bool:
+        return self._stopping.is_set() or len(self._watch.finished) >= fault.after * self._jobs
+
+    def _strike(self, fault: Fault) -> tuple[str, float]:
+        match fault.kind:
+            case "worker" | "gateway":
+                return self._kill(self._one_of(fault.target or "gateway"), fault.how)
+            case "drain":
+                slot = self._one_of(fault.target)
+                return fault.how, _end_of(slot.send(signal.SIGTERM), slot)
+            case "broker":
+                self._stopping.wait(SAFE_TO_KILL_AFTER_S)
+                self._house.rabbit.kill()
+                self._house.rabbit.start()
+            case "storage":
+                self._house.ceph.stop_gateway()
+                self._stopping.wait(fault.lasts_s)
+                self._house.ceph.start_gateway()
+            case "network":
+                self._disturb(fault)
+            case "database":
+                self._house.postgres.disconnect_everybody()
+        return fault.how, time.monotonic()
+
+    def _one_of(self, group: str) -> Slot:
+        return self._rng.choice(self._slots[group])
+
+    def _kill(self, slot: Slot, how: str) -> tuple[str, float]:
+        if how != "random":
+            death = slot.die_at(how, DOOM_PATIENCE_S)
+            if death is not None:
+                return how, death.at
+        return "random", _end_of(slot.send(signal.SIGKILL), slot)
+
+    def _disturb(self, fault: Fault) -> None:
+        proxies = self._house.broker_proxies if fault.target == "broker" else self._house.storage_proxies
+        hit = proxies[: self._rng.randint(1, SIDES)]
+        begin, end = self._ways(fault.how)
+        for proxy in hit:
+            begin(proxy)
+        self._stopping.wait(fault.lasts_s)
+        for proxy in hit:
+            end(proxy)
+
+    def _ways(self, how: str) -> tuple[Callable[..., None], Callable[..., None]]:
+        """How a disturbance of a proxy begins and ends."""
+        broken, whole = self._house.broken_storage, self._house.ceph.port
+        return {
+            "black hole": (lambda proxy: proxy.black_hole(), lambda proxy: proxy.pass_through()),
+            "half gone": (lambda proxy: proxy.black_hole(), lambda proxy: (proxy.reset(), proxy.pass_through())),
+            "reset": (lambda proxy: proxy.reset(), lambda proxy: proxy.reset()),
+            "slow": (lambda proxy: proxy.delay(DELAY_S), lambda proxy: proxy.pass_through()),
+            "refused": (lambda proxy: proxy.refuse(), lambda proxy: proxy.pass_through()),
+            "errors": (
+                lambda proxy: (proxy.lead_to(broken), proxy.reset()),
+                lambda proxy: (proxy.lead_to(whole), proxy.reset()),
+            ),
+        }[how]
+
+
+def _end_of(death: Entry | None, slot: Slot) -> float:
+    if death is None:
+        raise RuntimeError(f"{slot.name} does not end when it is told to")
+    return death.at

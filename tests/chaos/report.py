@@ -1,0 +1,84 @@
+"""A run's outcome as Markdown, and whether every promise was kept."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tests.chaos.audit import Ends, Recovery, Repetition
+from tests.chaos.plan import Kind
+from tests.chaos.run import Account
+
+SHOWN = 20
+
+
+def promises_broken(ends: Ends, account: Account) -> list[str]:
+    """What was promised and does not hold; empty where all is well."""
+    broken = [
+        f"{len(names)} {what}: {', '.join(names[:SHOWN])}"
+        for what, names in (
+            ("jobs lost", ends.lost),
+            ("jobs ended otherwise than done", ends.ended_otherwise),
+            ("jobs finished twice", ends.finished_twice),
+            ("images changed", ends.changed),
+        )
+        if names
+    ]
+    if account.left_in_queues:
+        broken.append(f"left in queues: {account.left_in_queues}")
+    rude = {name: status for name, status in account.statuses.items() if status}
+    if rude:
+        broken.append(f"processes that did not end politely on SIGTERM: {rude}")
+    amounts = account.plan.amounts
+    struck = Counter(each.fault.kind for each in account.struck)
+    wanted_of: dict[Kind, int] = {
+        "worker": amounts.worker_kills,
+        "broker": amounts.broker_kills,
+        "storage": amounts.storage_outages,
+        "network": amounts.network_faults,
+    }
+    for kind, wanted in wanted_of.items():
+        if struck[kind] < wanted:
+            broken.append(f"only {struck[kind]} of {wanted} faults of the kind '{kind}' struck")
+    return broken
+
+
+def table(account: Account, ends: Ends, repetition: Repetition, recovery: dict[str, Recovery]) -> str:
+    """The tables."""
+    struck = Counter(each.fault.kind for each in account.struck)
+    acts = Counter(entry.act for entry in account.entries)
+    share = repetition.seconds / account.seconds if account.seconds else 0.0
+    rows = [
+        ("seed", account.plan.seed),
+        ("jobs", ends.jobs),
+        ("worker kills (SIGKILL)", struck["worker"]),
+        ("workers told to end (SIGTERM)", struck["drain"]),
+        ("gateway kills", struck["gateway"]),
+        ("broker kills", struck["broker"]),
+        ("storage outages", struck["storage"]),
+        ("network faults", struck["network"]),
+        ("database sessions ended", struck["database"]),
+        ("messages told again, late and out of order", acts["again"]),
+        ("clock jumps", acts["jumped"]),
+        ("**lost**", len(ends.lost)),
+        ("**ended otherwise than done**", len(ends.ended_otherwise)),
+        ("**finished twice**", len(ends.finished_twice)),
+        ("**images that differ from a run without faults**", len(ends.changed)),
+        ("messages left in queues", sum(account.left_in_queues.values())),
+        ("different steps computed", repetition.steps),
+        ("steps run more than once", repetition.steps_run_again),
+        ("runs beyond the first", repetition.runs - repetition.steps),
+        ("worker seconds that they cost", f"{repetition.seconds:.1f} ({share:.2%} of the run's)"),
+        ("duration in seconds", f"{account.seconds:.0f}"),
+    ]
+    return "\n".join([_grid(("", "count"), rows), "", _recovery_grid(recovery)])
+
+
+def _recovery_grid(recovery: dict[str, Recovery]) -> str:
+    rows = [
+        (title, found.count, f"{found.median_s:.1f}", f"{found.longest_s:.1f}") for title, found in recovery.items()
+    ]
+    return _grid(("fault", "count", "median s until the next job ended", "longest"), rows)
+
+
+def _grid(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
