@@ -10,8 +10,9 @@ def open_broker(url: str) -> Broker:
     """Open a broker.
 
     Args:
-        url: `amqp://user:password@host:port/vhost` (or `amqps://`) for RabbitMQ; `memory://` for one inside this
-            process that nobody else sees, or `memory://name` for one that all who give that name share.
+        url: `amqp://user:password@host:port/vhost` (or `amqps://`) for RabbitMQ, several separated by commas for the
+            nodes of a cluster; `memory://` for one inside this process that nobody else sees, or `memory://name` for
+            one that all who give that name share.
 
     Raises:
         InvalidInput: the URL is none of these.

@@ -1,13 +1,14 @@
 """The house topology as RabbitMQ has it: durable, replicated, and losing nothing on the way to the dead letters."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from shared.broker.port import Outgoing
 from shared.broker.rabbitmq import RabbitBroker
-from shared.broker.topology import STAGES, dead_queue, queue_name, retry_queue, topology
+from shared.broker.topology import LANES, STAGES, dead_queue, queue_name, retry_queue, topology
 from tests.contract.broker_contract import next_of
 from tests.servers.rabbitmq import RabbitNode
 
@@ -17,7 +18,7 @@ LADDER_MS = (100, 1000)
 @pytest.fixture
 def broker(rabbitmq_url: str) -> Iterator[RabbitBroker]:
     broker = RabbitBroker(rabbitmq_url, delivery_limit=7)
-    broker.declare(topology(STAGES, LADDER_MS))
+    broker.declare(topology(STAGES, LADDER_MS, queue_limit=500))
     yield broker
     broker.close()
 
@@ -34,10 +35,20 @@ def test_every_queue_is_a_quorum_queue(queues: dict[str, dict[str, Any]]) -> Non
     assert {arguments["x-queue-type"] for arguments in queues.values()} == {"quorum"}
 
 
-@pytest.mark.parametrize("stage", [*STAGES, "intake", "journal"])
-def test_a_stage_hands_its_dead_letters_on_at_least_once(queues: dict[str, dict[str, Any]], stage: str) -> None:
+@pytest.mark.parametrize(
+    ("queue", "stage", "limit"),
+    [
+        *((queue_name(stage, lane), stage, 500) for stage in STAGES for lane in LANES),
+        ("doctorgen.intake", "intake", 500),
+        ("doctorgen.journal", "journal", None),
+    ],
+)
+def test_dead_letters_are_handed_on_at_least_once(
+    queues: dict[str, dict[str, Any]], queue: str, stage: str, limit: int | None
+) -> None:
     """RabbitMQ keeps a message until the dead-letter queue has it, after seven deliveries in vain."""
-    assert queues[queue_name(stage)] == {
+    bound = {} if limit is None else {"x-max-length": limit}
+    assert queues[queue] == bound | {
         "x-queue-type": "quorum",
         "x-delivery-limit": 7,
         "x-overflow": "reject-publish",
@@ -53,21 +64,25 @@ def test_dead_letters_are_kept_however_often_they_are_looked_at(queues: dict[str
 
 
 def test_a_retry_queue_gives_back_at_least_once(queues: dict[str, dict[str, Any]]) -> None:
-    arguments = queues[retry_queue("swap", 1000)]
+    arguments = queues[retry_queue("swap", "bulk", 1000)]
     assert arguments["x-message-ttl"] == 1000
     assert arguments["x-dead-letter-strategy"] == "at-least-once"
-    assert (arguments["x-dead-letter-exchange"], arguments["x-dead-letter-routing-key"]) == ("doctorgen.steps", "swap")
+    assert arguments["x-dead-letter-exchange"] == "doctorgen.steps"
+    assert arguments["x-dead-letter-routing-key"] == "swap.bulk"
 
 
 def test_each_address_reaches_its_queue(broker: RabbitBroker) -> None:
     """Steps, intake and events arrive where their readers wait, marked persistent JSON."""
-    addresses = {
-        "doctorgen.swap": ("doctorgen.steps", "swap"),
-        "doctorgen.intake": ("doctorgen.intake", "intake"),
-        "doctorgen.journal": ("doctorgen.events", "job.7.started"),
-    }
-    for queue, (exchange, key) in addresses.items():
+    addresses = (
+        ("doctorgen.swap.bulk", "doctorgen.steps", "swap.bulk"),
+        ("doctorgen.swap.interactive", "doctorgen.steps", "swap.interactive"),
+        ("doctorgen.intake", "doctorgen.intake", "intake"),
+        ("doctorgen.intake", "doctorgen.intake", "batch"),
+        ("doctorgen.journal", "doctorgen.events", "job.7.started"),
+    )
+    for queue, exchange, key in addresses:
         broker.publish(Outgoing(exchange, key, queue.encode(), queue))
-        delivery = next_of(broker.subscribe(queue))
-        assert delivery.body == queue.encode()
-        delivery.ack()
+        with closing(broker.subscribe(queue)) as subscription:
+            delivery = next_of(subscription)
+            assert (delivery.body, delivery.routing_key) == (queue.encode(), key)
+            delivery.ack()

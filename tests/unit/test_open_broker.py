@@ -27,6 +27,18 @@ def test_amqp_urls_open_rabbitmq_without_connecting() -> None:
     assert isinstance(broker, RabbitBroker)
 
 
+def test_several_amqp_urls_are_one_broker() -> None:
+    """The nodes of a cluster, separated by commas; a comma inside a password separates nothing."""
+    broker = open_broker("amqp://user:pass,word@127.0.0.1:9/, amqp://user:password@127.0.0.1:10/")
+    broker.close()
+    assert isinstance(broker, RabbitBroker)
+
+
+def test_an_unreadable_url_among_several_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="broker_url"):
+        open_broker("amqp://user:password@host:5672/,amqp://user:password@host:no-port/")
+
+
 def test_unnamed_memory_brokers_share_nothing() -> None:
     """Two of them in one process have queues of their own."""
     one, other = open_broker("memory://"), open_broker("memory://")

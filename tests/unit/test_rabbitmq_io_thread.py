@@ -1,8 +1,10 @@
 """The I/O thread of the RabbitMQ adapter survives what goes wrong in it."""
 
 import threading
+import time
 from concurrent.futures import Future
 from functools import partial
+from threading import Event
 
 import pytest
 
@@ -34,5 +36,23 @@ def test_a_job_that_raises_is_reported_and_the_rest_goes_on(caplog: pytest.LogCa
         assert done.result(5) == "ran"
         assert crashes == ["an unexpected ValueError in the I/O thread"]
         assert "unexpected error" in caplog.text
+    finally:
+        io.stop()
+
+
+def test_a_thread_that_hangs_grows_old_and_recovers() -> None:
+    """What a probe sees: age within about a second while it runs, more while a job holds it up."""
+    io = IoThread(lambda _reason: None)
+    try:
+        release = Event()
+        io.submit(lambda: release.wait(10))
+        until = time.monotonic() + 5
+        while io.age_s < 1.5:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        release.set()
+        while io.age_s > 0.5:
+            assert time.monotonic() < until
+            time.sleep(0.05)
     finally:
         io.stop()

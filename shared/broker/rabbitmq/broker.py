@@ -1,6 +1,7 @@
 """The broker port on RabbitMQ: what callers see."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from shared.broker.rabbitmq.sweep import Sweeper
 from shared.contracts.errors import InvalidInput, Transient
 
 ABORT_LIMIT_S = 5.0
+BETWEEN_URLS = re.compile(r",\s*(?=amqps?://)")
 
 
 class RabbitBroker:
@@ -46,7 +48,8 @@ class RabbitBroker:
         """Prepare; nothing is sent yet.
 
         Args:
-            url: amqp:// or amqps://, as pika reads it; a heartbeat given in it is overridden.
+            url: amqp:// or amqps://, as pika reads it; a heartbeat given in it is overridden. Several, separated by
+                commas, are the nodes of one cluster, tried in turn.
             publish_timeout_s: how long a publish may wait for a connection and its confirmation.
             call_timeout_s: how long `declare`, `depth` and `listen` may take.
             connect_timeout_s: how long one attempt to connect may take; there is always another.
@@ -58,13 +61,13 @@ class RabbitBroker:
             InvalidInput: the URL cannot be read.
         """
         _quieten_pika()
-        parameters = _parameters(url, connect_timeout_s, heartbeat_s)
+        servers = [_parameters(each, connect_timeout_s, heartbeat_s) for each in BETWEEN_URLS.split(url)]
         self._close_timeout_s = close_timeout_s
         self._call_timeout_s = call_timeout_s
         self._delivery_limit = delivery_limit
         self._io = IoThread(self._on_crash)
-        self._publishing = Link(self._io, parameters, "publishing")
-        self._consuming = Link(self._io, parameters, "consuming")
+        self._publishing = Link(self._io, servers, "publishing")
+        self._consuming = Link(self._io, servers, "consuming")
         self._publisher = Publisher(self._io, self._publishing, publish_timeout_s)
         self._control = Control(self._io, self._consuming, call_timeout_s)
         self._lock = threading.Lock()

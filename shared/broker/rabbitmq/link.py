@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+from collections.abc import Sequence
 from typing import Protocol
 
 from pika import SelectConnection
@@ -30,16 +31,17 @@ class LinkUser(Protocol):
 
 
 class Link:
-    """A connection that comes back. Everything but `wait_closed` runs in the I/O thread.
+    """A connection that comes back, to each of several servers in turn. All but `wait_closed` runs in the I/O thread.
 
     `trouble` says why there is, or last was, no connection; `blocked` why the server takes no messages, if so.
     """
 
-    def __init__(self, io: IoThread, parameters: Parameters, purpose: str) -> None:
+    def __init__(self, io: IoThread, servers: Sequence[Parameters], purpose: str) -> None:
         self.trouble = "not connected yet"
         self.blocked = ""
         self._io = io
-        self._parameters = parameters
+        self._servers = servers
+        self._turn = 0
         self._purpose = purpose
         self._users: list[LinkUser] = []
         self._current: SelectConnection | None = None
@@ -90,7 +92,7 @@ class Link:
 
     def _connect(self) -> None:
         self._current = SelectConnection(
-            self._parameters,
+            self._server,
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_lost,
             on_close_callback=self._on_lost,
@@ -120,7 +122,8 @@ class Link:
         if self._closing:
             self._closed.set()
             return
-        pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0)
+        rounds = self._failures // len(self._servers)
+        pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(rounds, 10)) * random.uniform(0.5, 1.0)
         self._failures += 1
         log.warning(
             "No connection to RabbitMQ at %s for %s: %s. Trying again in %.1f s.",
@@ -129,6 +132,7 @@ class Link:
             self.trouble,
             pause_s,
         )
+        self._turn += 1
         self._io.call_later(pause_s, self._reconnect)
 
     def _reconnect(self) -> None:
@@ -136,5 +140,9 @@ class Link:
             self._connect()
 
     @property
+    def _server(self) -> Parameters:
+        return self._servers[self._turn % len(self._servers)]
+
+    @property
     def _address(self) -> str:
-        return f"{self._parameters.host}:{self._parameters.port}"
+        return f"{self._server.host}:{self._server.port}"
