@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -86,6 +87,11 @@ class FolderStore:
 
     def keys(self, prefix: str) -> Iterator[str]:
         return self._listed(checked_prefix(prefix))
+
+    def committed(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        for key in self.keys(prefix):
+            with _our_errors(f"look at {key}"), contextlib.suppress(*NO_BLOB):
+                yield key, datetime.fromtimestamp(self._path(key).stat().st_mtime, UTC)
 
     def _listed(self, prefix: str) -> Iterator[str]:
         folder, slash, _ = prefix.rpartition("/")

@@ -1,6 +1,7 @@
 """What the pipeline asks of an object store. Two adapters: S3 (the `minio` client) and a folder."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Protocol
 
 
@@ -36,3 +37,6 @@ class ArtifactStore(Protocol):
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys that begin with a prefix, in lexical order. The prefix may end anywhere in a name, or be empty."""
+
+    def committed(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """The same keys, each with the instant at which its blob was committed: aware, by the store's own clock."""

@@ -3,10 +3,12 @@
 import logging
 import os
 from collections.abc import Iterator
+from datetime import datetime
 
 import certifi
 from minio import Minio
 from minio.credentials.credentials import Credentials
+from minio.datatypes import Object
 from minio.error import S3Error
 from minio.helpers import BaseURL
 from pydantic import SecretStr
@@ -124,13 +126,18 @@ class S3Store:
             self._client.remove_object(self._bucket, key)
 
     def keys(self, prefix: str) -> Iterator[str]:
-        return self._listed(checked_prefix(prefix))
+        listed = self._objects(checked_prefix(prefix))
+        return (found.object_name for found in listed if found.object_name is not None)
 
-    def _listed(self, prefix: str) -> Iterator[str]:
+    def committed(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        listed = self._objects(checked_prefix(prefix))
+        return (
+            (found.object_name, found.last_modified) for found in listed if found.object_name and found.last_modified
+        )
+
+    def _objects(self, prefix: str) -> Iterator[Object]:
         with our_errors(self._where, f"list {prefix}"):
-            for found in self._client.list_objects(self._bucket, prefix, recursive=True):
-                if found.object_name is not None:
-                    yield found.object_name
+            yield from self._client.list_objects(self._bucket, prefix, recursive=True)
 
     def _put_if_absent(self, key: str, data: bytes, media_type: str) -> bool | None:
         """Whether it was written; None where the server knows no conditions."""

@@ -3,10 +3,12 @@
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
 from shared.contracts.artifacts import ArtifactRef
+from shared.contracts.base import now
 from shared.contracts.errors import IntegrityError, InvalidInput
 from shared.storage.artifacts import fetch, store_artifact
 from shared.storage.port import ArtifactStore
@@ -77,6 +79,18 @@ class StorageContract:
         store.replace("a/b", b"second", BINARY)
         store.replace("a/new", b"new", BINARY)
         assert (store.get("a/b"), store.get("a/new")) == (b"second", b"new")
+
+    def test_a_key_is_listed_with_the_instant_at_which_its_blob_was_committed(self, store: ArtifactStore) -> None:
+        """To the second at least, by the store's own clock; what stands is not made younger by another `put`."""
+        before = now()
+        store.put("a/b", b"first", BINARY)
+        store.put("a/c", b"other", BINARY)
+        store.put("b/a", b"elsewhere", BINARY)
+        (first, at), (second, _) = store.committed("a/")
+        assert (first, second) == ("a/b", "a/c")
+        assert abs(at - before) < timedelta(minutes=1)
+        store.put("a/b", b"again", BINARY)
+        assert next(store.committed("a/b")) == ("a/b", at)
 
     def test_a_deleted_blob_is_gone_and_may_be_put_again(self, store: ArtifactStore) -> None:
         store.put("a/b/c", b"first", BINARY)
