@@ -2,10 +2,10 @@
 
 Events come late, twice and out of order, so what is known of a step only ever grows: steps and `updated_at` depend on
 the set of events alone. The job ends with the first terminal event; where there is only one, the whole job depends on
-the set of events alone.
+the set of events alone. Each replay opens the job again for one more run, of which the same holds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from shared.contracts.event import Event, EventKind
 from shared.contracts.step import StepMessage, StepRecord
@@ -35,7 +35,8 @@ def apply(job: Job, event: Event) -> Job:
         raise ValueError(f"event {event.event_id} is of job {event.job_id}, not of {job.job_id}")
     if event.run < job.run:
         return job
-    standing = job if event.run == job.run else _opened_again(job, event.run)
+    finished = {step.step for step in job.steps if step.state == "finished"}
+    standing = job if event.run == job.run else _opened_again(job, event.run, finished)
     known = standing.model_copy(
         update={
             "steps": tuple(_step_after(step, event) for step in standing.steps),
@@ -54,34 +55,24 @@ def apply(job: Job, event: Event) -> Job:
 def replayed(job: Job, message: StepMessage) -> Job:
     """The job once a dead letter of it was replayed with this message: the steps from its own on are yet to be done.
 
-    A message of a run that is not newer than the job's changes nothing but the message, or nothing at all.
+    A message of the job's own run becomes its first one and changes nothing else; one of an older run, nothing at all.
     """
     if message.run < job.run:
         return job
     known = job.model_copy(update={"first_message": message})
     if message.run == job.run:
         return known
-    done = {step.name for step in message.steps[: message.cursor]}
     at = message.lineage.at if message.lineage else job.updated_at
-    return _opened_again(known, message.run).model_copy(
-        update={
-            "steps": tuple(
-                step
-                if step.step in done
-                else step.model_copy(update={"state": "waiting", "fraction": 0.0, "attempts": 0})
-                for step in known.steps
-            ),
-            "released_at": job.released_at or at,
-            "updated_at": max(job.updated_at, at),
-        }
+    done = {step.name for step in message.steps[: message.cursor]}
+    return _opened_again(known, message.run, done).model_copy(
+        update={"released_at": job.released_at or at, "updated_at": max(job.updated_at, at)}
     )
 
 
-def _opened_again(job: Job, run: int) -> Job:
-    """The job at the start of a newer run: what is finished stays, the rest is yet to be done."""
-    steps = tuple(
-        step if step.state == "finished" else StepState(step=step.step, state="waiting") for step in job.steps
-    )
+def _opened_again(job: Job, run: int, done: Container[str]) -> Job:
+    """The job at the start of a newer run: the steps that are not done are yet to be."""
+    anew = {"state": "waiting", "fraction": 0.0, "attempts": 0}
+    steps = tuple(step if step.step in done else step.model_copy(update=anew) for step in job.steps)
     return job.model_copy(update={"run": run, "state": "running", "steps": steps, "error": None, "result": None})
 
 

@@ -120,11 +120,8 @@ class JobStore(Protocol):
     def recent(self, limit: int = 20, *, subject: str | None = None, batch_id: str | None = None) -> tuple[Job, ...]:
         """The newest jobs first, at most `limit` (at least 1) of them."""
 
-    def unfinished(self, *, released: bool | None = None) -> tuple[Job, ...]:
-        """The jobs that have not ended, the oldest first: all, or those that are released, or those that are not.
-
-        As many rows as there are: ten thousand may wait, while those that are released fit the lanes' windows.
-        """
+    def unfinished(self) -> tuple[Job, ...]:
+        """The jobs that have not ended, the oldest first: as many as there are, those that wait included."""
 
     def events(self, job_id: str) -> tuple[Event, ...]:
         """All events of a job in the order they were recorded; progress is not kept."""
@@ -172,6 +169,9 @@ class JobStore(Protocol):
         None, and `act` is not called, where there is no such letter or it is settled already. What `act` raises
         leaves the letter open. The message that `act` published, if any, becomes the first one of its job, which is
         open again from then on: in the message's run, with the steps from the message's on yet to be done.
+
+        Raises:
+            ValueError: the state is `open`, which settles nothing.
         """
 
     # -- workers ---------------------------------------------------------------------------------------------------

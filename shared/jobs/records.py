@@ -54,11 +54,8 @@ class Records(SqlPart):
             query = query.where(jobs.c.batch_id == batch_id)
         return self._jobs(query)
 
-    def unfinished(self, *, released: bool | None = None) -> tuple[Job, ...]:
-        query = select(jobs).where(OPEN).order_by(jobs.c.created_at, jobs.c.job_id)
-        if released is not None:
-            query = query.where(jobs.c.released_at.is_not(None) if released else jobs.c.released_at.is_(None))
-        return self._jobs(query)
+    def unfinished(self) -> tuple[Job, ...]:
+        return self._jobs(select(jobs).where(OPEN).order_by(jobs.c.created_at, jobs.c.job_id))
 
     def of_subject(self, subject: str) -> tuple[Job, ...]:
         return self._jobs(select(jobs).where(jobs.c.subject == subject).order_by(jobs.c.created_at, jobs.c.job_id))

@@ -51,6 +51,12 @@ class Releasing(SqlPart):
                 select(func.count()).select_from(jobs).where(jobs.c.lane == lane, IN_FLIGHT)
             ).scalar_one()
 
+    def released(self) -> tuple[Job, ...]:
+        query = select(jobs).where(IN_FLIGHT).order_by(jobs.c.created_at, jobs.c.job_id)
+        with self._reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return tuple(job_of(row) for row in rows)
+
 
 def _is_full(connection: Connection, lane: Lane, window: int) -> bool:
     if window < 1:

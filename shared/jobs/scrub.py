@@ -1,15 +1,10 @@
 """Takes what was deleted off the disk, as far as the database lets us. docs/job-states.md says how far."""
 
-import time
-from typing import Final
-
 from sqlalchemy import Connection, Engine, text
 
 from shared.contracts.errors import Transient
-from shared.jobs.database import LOCK_WAIT_S, outside_transactions
+from shared.jobs.database import outside_transactions
 from shared.jobs.failures import classified
-
-PAUSE_S: Final = 0.02
 
 
 def scrub(engine: Engine, name: str) -> None:
@@ -26,14 +21,11 @@ def scrub(engine: Engine, name: str) -> None:
             connection.execute(text("VACUUM jobs, events, dead_letters"))
             return
         connection.execute(text("VACUUM"))
-        give_up_at = time.monotonic() + LOCK_WAIT_S
-        while not _empty_the_log(connection):
-            if time.monotonic() > give_up_at:
-                raise Transient(f"{name} is being read: what was erased is still in its write-ahead log. Try again.")
-            time.sleep(PAUSE_S)
+        if not _empty_the_log(connection):
+            raise Transient(f"{name} is being read: what was erased is still in its write-ahead log. Try again.")
 
 
 def _empty_the_log(connection: Connection) -> bool:
-    """Whether SQLite's write-ahead log is empty now: nobody was reading an older state of the database."""
+    """Whether SQLite's write-ahead log is empty now; a reader of an older state stands in the way."""
     busy: int = connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).scalar_one()
     return busy == 0

@@ -1,6 +1,5 @@
 """What any job store must do. Each database's test module runs this suite against itself."""
 
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import timedelta, timezone
 from multiprocessing import get_context
@@ -10,7 +9,8 @@ import pytest
 
 from shared.contracts.errors import InvalidInput
 from shared.jobs.open import open_job_store
-from shared.jobs.port import Job, JobStore
+from shared.jobs.port import JobStore
+from tests.contract.jobs_fixtures import StoreSuite, ids
 from tests.contract.jobs_samples import (
     RESULT,
     STEPS,
@@ -28,18 +28,8 @@ THREADS = 8
 PROCESSES = 3
 
 
-class JobStoreContract:
+class JobStoreContract(StoreSuite):
     """Subclasses give `url`: an empty database."""
-
-    @pytest.fixture
-    def url(self) -> str:
-        raise NotImplementedError
-
-    @pytest.fixture
-    def store(self, url: str) -> Iterator[JobStore]:
-        store = open_job_store(url)
-        yield store
-        store.close()
 
     def test_a_job_comes_back_as_it_was_added(self, store: JobStore) -> None:
         """Every document, and an instant of another time zone with its microseconds."""
@@ -159,17 +149,17 @@ class JobStoreContract:
     def test_recent_gives_the_newest_first(self, store: JobStore) -> None:
         for minute in (2, 5, 3, 1, 4):
             store.add(job(f"job-{minute}", created_at=at(minute)))
-        assert _ids(store.recent()) == ["job-5", "job-4", "job-3", "job-2", "job-1"]
-        assert _ids(store.recent(2)) == ["job-5", "job-4"]
+        assert ids(store.recent()) == ["job-5", "job-4", "job-3", "job-2", "job-1"]
+        assert ids(store.recent(2)) == ["job-5", "job-4"]
 
     def test_recent_selects_by_subject_and_by_batch(self, store: JobStore) -> None:
         store.add(job("job-1", batch_id="batch-1", created_at=at(1)))
         store.add(job("job-2", batch_id="batch-1", created_at=at(2), subject="doctor-2"))
         store.add(job("job-3", batch_id="batch-2", created_at=at(3)))
         store.add(job("job-4", created_at=at(4)))
-        assert _ids(store.recent(subject="doctor-1")) == ["job-4", "job-3", "job-1"]
-        assert _ids(store.recent(batch_id="batch-1")) == ["job-2", "job-1"]
-        assert _ids(store.recent(subject="doctor-1", batch_id="batch-1")) == ["job-1"]
+        assert ids(store.recent(subject="doctor-1")) == ["job-4", "job-3", "job-1"]
+        assert ids(store.recent(batch_id="batch-1")) == ["job-2", "job-1"]
+        assert ids(store.recent(subject="doctor-1", batch_id="batch-1")) == ["job-1"]
         assert store.recent(subject="nobody") == ()
 
     @pytest.mark.parametrize("limit", [0, -1])
@@ -183,7 +173,7 @@ class JobStoreContract:
         store.add(job("refused", state="refused", created_at=at(0)))
         store.record(event("started", "encode", job_id="job-3"))
         store.record(event("cancelled", job_id="job-1"))
-        assert _ids(store.unfinished()) == ["job-2", "job-3"]
+        assert ids(store.unfinished()) == ["job-2", "job-3"]
 
     def test_everything_survives_a_reopening(self, url: str) -> None:
         store = open_job_store(url)
@@ -206,7 +196,7 @@ class JobStoreContract:
 
         with ThreadPoolExecutor(THREADS) as threads:
             told = set(threads.map(add, range(THREADS)))
-        assert told == set(_ids(store.recent()))
+        assert told == set(ids(store.recent()))
         assert len(told) == 1
 
     def test_threads_recording_different_events_of_one_job_lose_none(self, store: JobStore) -> None:
@@ -246,7 +236,3 @@ def _open_and_tell(url: str, start: Barrier, number: int) -> None:
     for step in STEPS:
         store.record(event("finished", step, attempt=number + 1, record=record_of(step)))
     store.close()
-
-
-def _ids(jobs: tuple[Job, ...]) -> list[str]:
-    return [found.job_id for found in jobs]

@@ -1,27 +1,74 @@
 """The job store on PostgreSQL keeps the contract, and what only a server promises."""
 
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import psycopg
 import pytest
+from sqlalchemy.event import listen
 
 from shared.contracts.errors import Permanent, Transient
+from shared.jobs.database import connect
 from shared.jobs.open import open_job_store
+from shared.jobs.port import Job
+from shared.jobs.sql import SqlJobStore
+from tests.contract.jobs_batches_contract import BatchesContract
 from tests.contract.jobs_contract import JobStoreContract
-from tests.contract.jobs_migrations import assert_schema_is_what_the_tables_say, claim_a_newer_schema
+from tests.contract.jobs_fixtures import ignore
+from tests.contract.jobs_letters_contract import LettersContract
+from tests.contract.jobs_migrations import (
+    assert_jobs_of_the_first_schema_are_taken_over,
+    assert_schema_is_what_the_tables_say,
+    assert_the_way_back_keeps_jobs,
+    claim_a_newer_schema,
+)
+from tests.contract.jobs_release_contract import ReleaseContract
 from tests.contract.jobs_samples import event, job
+from tests.contract.jobs_subjects_contract import SubjectsContract
+from tests.contract.jobs_workers_contract import WorkersContract
 from tests.servers.postgres import PASSWORD, Postgres
 
 
-class TestPostgres(JobStoreContract):
+class OnPostgres:
     @pytest.fixture
     def url(self, postgres_url: str) -> str:
         return postgres_url
 
 
+class TestJobs(OnPostgres, JobStoreContract):
+    """Jobs on PostgreSQL."""
+
+
+class TestReleases(OnPostgres, ReleaseContract):
+    """Releases on PostgreSQL."""
+
+
+class TestLetters(OnPostgres, LettersContract):
+    """Letters on PostgreSQL."""
+
+
+class TestWorkers(OnPostgres, WorkersContract):
+    """Workers on PostgreSQL."""
+
+
+class TestBatches(OnPostgres, BatchesContract):
+    """Batches on PostgreSQL."""
+
+
+class TestSubjects(OnPostgres, SubjectsContract):
+    """Subjects on PostgreSQL."""
+
+
 def test_the_migrations_make_the_tables(postgres_url: str) -> None:
     assert_schema_is_what_the_tables_say(postgres_url)
+
+
+def test_jobs_of_the_first_schema_are_taken_over(postgres_url: str) -> None:
+    assert_jobs_of_the_first_schema_are_taken_over(postgres_url)
+
+
+def test_the_way_back_keeps_jobs(postgres_url: str) -> None:
+    assert_the_way_back_keeps_jobs(postgres_url)
 
 
 def test_a_database_of_a_newer_version_is_left_alone(postgres_url: str) -> None:
@@ -55,6 +102,56 @@ def test_an_event_waits_for_another_writer_of_its_job(postgres_url: str) -> None
         after = recorded.result()
     assert after is not None
     assert (after.state, after.subject) == ("running", "doctor-2")
+    store.close()
+
+
+def test_while_a_job_is_published_others_add_and_record_and_releasers_wait_their_turn(postgres_url: str) -> None:
+    """The caller whose job it is may add the next meanwhile; another gateway then releases it."""
+    store = open_job_store(postgres_url)
+    store.add(job("job-1"))
+    store.add(job("job-2", caller="clinic-b"))
+    with ThreadPoolExecutor(1) as thread, psycopg.connect(postgres_url, autocommit=True) as watcher:
+        others: list[Future[Job | None]] = []
+
+        def publish(_: Job) -> None:
+            store.add(job("job-3"))
+            store.record(event("cancelled", job_id="job-2"))
+            others.append(thread.submit(store.release, "interactive", 9, ignore))
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while watcher.execute(waiting).fetchone() == (0,):
+                assert not others[0].done()
+
+        first = store.release("interactive", 9, publish)
+        second = others[0].result()
+    assert [released and released.job_id for released in (first, second)] == ["job-1", "job-3"]
+    store.close()
+
+
+def test_a_releaser_that_the_server_disconnects_while_it_publishes_leaves_the_job_waiting(
+    postgres_server: Postgres, postgres_url: str
+) -> None:
+    """It is published again, which is harmless."""
+    store = open_job_store(postgres_url)
+    store.add(job())
+    with pytest.raises(Transient):
+        store.release("interactive", 1, lambda _: postgres_server.disconnect_everybody())
+    assert store.waiting() == 1
+    assert store.release("interactive", 1, ignore) is not None
+    store.close()
+
+
+def test_a_releaser_that_hangs_while_it_publishes_is_disconnected_after_a_minute(postgres_url: str) -> None:
+    """Otherwise it would stop all other gateways. The limit is the server's, for the transaction alone."""
+    open_job_store(postgres_url).close()
+    limits: list[str] = []
+    engine = connect(postgres_url)
+    shown = "SHOW idle_in_transaction_session_timeout"
+    listen(engine, "commit", lambda connection: limits.append(connection.exec_driver_sql(shown).scalar()))
+    store = SqlJobStore(engine)
+    store.add(job())
+    store.release("interactive", 1, ignore)
+    store.record(event("started", "encode"))
+    assert limits == ["0", "1min", "0"]
     store.close()
 
 

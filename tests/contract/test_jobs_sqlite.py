@@ -12,10 +12,21 @@ from shared.contracts.errors import InvalidInput, Permanent, ResourceExhausted, 
 from shared.jobs.database import connect
 from shared.jobs.migrate import upgrade_engine
 from shared.jobs.open import open_job_store
+from shared.jobs.port import Job
 from shared.jobs.sql import SqlJobStore
+from tests.contract.jobs_batches_contract import BatchesContract
 from tests.contract.jobs_contract import JobStoreContract
-from tests.contract.jobs_migrations import assert_schema_is_what_the_tables_say, claim_a_newer_schema
-from tests.contract.jobs_samples import event, job
+from tests.contract.jobs_letters_contract import LettersContract, letter
+from tests.contract.jobs_migrations import (
+    assert_jobs_of_the_first_schema_are_taken_over,
+    assert_schema_is_what_the_tables_say,
+    assert_the_way_back_keeps_jobs,
+    claim_a_newer_schema,
+)
+from tests.contract.jobs_release_contract import ReleaseContract
+from tests.contract.jobs_samples import TROUBLE, event, job, request
+from tests.contract.jobs_subjects_contract import SubjectsContract
+from tests.contract.jobs_workers_contract import WorkersContract
 
 
 @pytest.fixture
@@ -23,14 +34,46 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "jobs.db"
 
 
-class TestSqlite(JobStoreContract):
+class OnSqlite:
     @pytest.fixture
     def url(self, path: Path) -> str:
         return f"sqlite:///{path}"
 
 
+class TestJobs(OnSqlite, JobStoreContract):
+    """Jobs on SQLite."""
+
+
+class TestReleases(OnSqlite, ReleaseContract):
+    """Releases on SQLite."""
+
+
+class TestLetters(OnSqlite, LettersContract):
+    """Letters on SQLite."""
+
+
+class TestWorkers(OnSqlite, WorkersContract):
+    """Workers on SQLite."""
+
+
+class TestBatches(OnSqlite, BatchesContract):
+    """Batches on SQLite."""
+
+
+class TestSubjects(OnSqlite, SubjectsContract):
+    """Subjects on SQLite."""
+
+
 def test_the_migrations_make_the_tables(path: Path) -> None:
     assert_schema_is_what_the_tables_say(f"sqlite:///{path}")
+
+
+def test_jobs_of_the_first_schema_are_taken_over(path: Path) -> None:
+    assert_jobs_of_the_first_schema_are_taken_over(f"sqlite:///{path}")
+
+
+def test_the_way_back_keeps_jobs(path: Path) -> None:
+    assert_the_way_back_keeps_jobs(f"sqlite:///{path}")
 
 
 def test_a_database_of_a_newer_version_is_left_alone(path: Path) -> None:
@@ -48,10 +91,10 @@ def test_the_folder_is_made_where_it_is_missing(tmp_path: Path) -> None:
 def test_connections_are_set_up_for_a_writer_beside_readers(path: Path) -> None:
     engine = connect(f"sqlite:///{path}")
     with engine.connect() as connection:
-        pragmas = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        pragmas = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "secure_delete")
         values = [connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() for pragma in pragmas]
     engine.dispose()
-    assert values == ["wal", 1, 1, 10_000]
+    assert values == ["wal", 1, 1, 10_000, 1]
 
 
 def test_a_reader_does_not_wait_for_a_writer(path: Path) -> None:
@@ -130,3 +173,56 @@ def test_a_new_file_that_another_process_writes_to_is_waited_for(path: Path) -> 
     store.close()
     done.join()
     other.close()
+
+
+def test_no_byte_of_an_erased_subject_is_left_on_the_disk(path: Path) -> None:
+    """Among other subjects' rows that come, change and go, with documents that fill pages of their own."""
+    store = open_job_store(f"sqlite:///{path}")
+    for number in range(40):
+        doctor = f"the-doctor-{number % 2}"
+        words = f"words of {doctor} " * (5 * number)
+        asked = request(subject=doctor, custom_prompt=words[:1000].strip())
+        store.add(job(f"job-{number}", subject=doctor, request=asked))
+        store.record(event("started", "encode", job_id=f"job-{number}").model_copy(update={"subject": doctor}))
+        store.file_letter(letter(f"letter-{number}", subject=doctor, body=words))
+        if number % 5 == 0:
+            store.record(event("dead", job_id=f"job-{number}", error=TROUBLE))
+    written = [file for file in path.parent.iterdir() if b"the-doctor-1" in file.read_bytes()]
+    assert path.with_name("jobs.db-wal") in written
+    assert store.erase_subject("the-doctor-1")["jobs"] == 20
+    left = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    assert [name for name, data in left.items() if b"the-doctor-1" in data] == []
+    assert b"the-doctor-0" in left["jobs.db"]
+    store.close()
+
+
+def test_an_erasure_that_a_reader_stands_in_the_way_of_says_so_and_is_made_good_by_the_next(path: Path) -> None:
+    store = open_job_store(f"sqlite:///{path}?timeout=0.05")
+    store.add(job(subject="the-doctor"))
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM jobs").fetchone()
+    with pytest.raises(
+        Transient, match=r"is being read: what was erased is still in its write-ahead log\. Try again\."
+    ):
+        store.erase_subject("the-doctor")
+    assert store.get("job-1") is None
+    reader.close()
+    assert store.erase_subject("the-doctor")["jobs"] == 0
+    assert [file.name for file in path.parent.iterdir() if b"the-doctor" in file.read_bytes()] == []
+    store.close()
+
+
+def test_a_release_that_publishes_for_too_long_is_transient_to_other_writers(path: Path) -> None:
+    store = open_job_store(f"sqlite:///{path}")
+    impatient = open_job_store(f"sqlite:///{path}?timeout=0.05")
+    store.add(job())
+
+    def publish(_: Job) -> None:
+        with pytest.raises(Transient, match="database is locked"):
+            impatient.add(job("job-2"))
+
+    assert store.release("interactive", 1, publish) is not None
+    assert impatient.add(job("job-2")) == job("job-2")
+    for each in (store, impatient):
+        each.close()
