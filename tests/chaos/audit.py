@@ -28,10 +28,14 @@ class Ends:
 
 @dataclass(frozen=True)
 class Repetition:
-    """Computations. `steps` is the number of different ones, `runs` of those begun, `seconds` what the others cost."""
+    """Computations. `steps` counts the different ones, `runs` those begun, `cut_short` those that a death ended.
+
+    `seconds` is what all but the longest of each step took.
+    """
 
     steps: int
     runs: int
+    cut_short: int
     steps_run_again: int
     seconds: float
 
@@ -87,13 +91,16 @@ def audit_repetition(entries: Sequence[Entry]) -> Repetition:
         if entry.act in {"started", "computed", "died", "ended"}:
             by_process[entry.pid].append(entry)
     runs: dict[str, list[float]] = defaultdict(list)
+    cut_short = 0
     for acts in by_process.values():
         for entry, following in pairwise(acts):
             if entry.act == "started":
                 runs[entry.what].append(following.at - entry.at)
+                cut_short += following.act == "died"
     return Repetition(
         steps=len(runs),
         runs=sum(map(len, runs.values())),
+        cut_short=cut_short,
         steps_run_again=sum(len(durations) > 1 for durations in runs.values()),
         seconds=sum(sum(durations) - max(durations) for durations in runs.values()),
     )

@@ -65,7 +65,8 @@ def table(account: Account, ends: Ends, repetition: Repetition, recovery: dict[s
         ("messages left in queues", sum(account.left_in_queues.values())),
         ("different steps computed", repetition.steps),
         ("steps run more than once", repetition.steps_run_again),
-        ("runs beyond the first", repetition.runs - repetition.steps),
+        ("runs beyond the first of a step", repetition.runs - repetition.steps),
+        ("runs that a kill cut short", repetition.cut_short),
         ("worker seconds that they cost", f"{repetition.seconds:.1f} ({share:.2%} of the run's)"),
         ("duration in seconds", f"{account.seconds:.0f}"),
     ]
