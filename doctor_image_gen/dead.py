@@ -2,6 +2,7 @@
 
 import getpass
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import sleep
@@ -141,6 +142,11 @@ class DeadLetters:
             found = "both ids and a filter are given" if ids else "neither an id nor a filter is given"
             raise InvalidInput("letters", found, "Name ids, or say by a filter which are meant, or say all.")
         return iter([filed for one in ids for filed in self._open(one)]) if ids else self._each(filter_of(given))
+
+    def computed(self, runs: Mapping[str, int]) -> Counter[str]:
+        """How often each step was computed, and not found done, in these runs of these jobs."""
+        told = (event for job_id, run in runs.items() for event in self._jobs.events(job_id) if event.run == run)
+        return Counter(event.step for event in told if event.kind == "started" and event.step is not None)
 
     def discard(self, *letters_or_jobs: str, everything: bool = False, **wanted: str | None) -> int:
         """Have done with letters; how many. They can still be shown and exported. Raises InvalidInput as `replay`."""

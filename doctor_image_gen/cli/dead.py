@@ -19,7 +19,6 @@ from doctor_image_gen.settings import Settings
 from doctor_image_gen.stack import Connections, Stack
 from shared.contracts.base import now
 from shared.contracts.errors import DoctorGenError
-from shared.jobs.port import Job
 
 FILTERS = ("stage", "step", "kind", "fingerprint", "job_id", "batch_id", "caller", "subject", "state")
 MALFORMED_SHOWN = 20
@@ -70,9 +69,14 @@ def replay(arguments: argparse.Namespace) -> int:
         counts, runs, refusal = _tell(replays, as_json=arguments.json)
         if refusal is not None:
             raise refusal
-        errors.print(_in_words(counts))
-        jobs = client.follow_runs(runs, lambda _: None) if client is not None else ()
-    return _tell_ends(jobs) if jobs else int(counts["refused"] > 0)
+        errors.print(_in_words(counts) if counts else "no dead letters")
+        if client is None or not runs:
+            return int(counts["refused"] > 0)
+        jobs = client.follow_runs(runs, lambda _: None)
+        computed = dead.computed(runs)
+    ends = Counter[str](job.state for job in jobs)
+    errors.print(f"ended: {_in_words(ends)}\ncomputed: {_in_words(computed)}")
+    return int(set(ends) != {"done"} or counts["refused"] > 0)
 
 
 def discard(arguments: argparse.Namespace) -> int:
@@ -149,10 +153,4 @@ def _tell(outcomes: Iterator[Outcome], *, as_json: bool) -> tuple[Counter[str], 
 
 
 def _in_words(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {result}" for result, count in counts.items()) or "no dead letters"
-
-
-def _tell_ends(jobs: tuple[Job, ...]) -> int:
-    ends = Counter(job.state for job in jobs)
-    errors.print("ended: " + ", ".join(f"{count} {state}" for state, count in sorted(ends.items())))
-    return 0 if set(ends) == {"done"} else 1
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"

@@ -208,6 +208,11 @@ def _subjects(commands: Commands) -> None:
         if name != "allow":
             command.add_argument("--json", action="store_true")
 
+    retention = _group(commands, "retention", "delete what has been kept long enough")
+    run = retention.add_parser("run", help="delete now what the settings give a time; the gateway does so every hour")
+    run.set_defaults(handler="subject:retain")
+    run.add_argument("--json", action="store_true")
+
 
 def _processes(commands: Commands) -> None:
     worker = commands.add_parser("worker", help="run one stage's worker until told to end")
