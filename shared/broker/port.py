@@ -20,7 +20,9 @@ class Queue:
 
     `bindings` are (exchange, routing key) pairs. A message older than `ttl_ms`, or one that the broker gives up
     on, goes to `dead_letter` (exchange, routing key); exchange "" is the default one that routes by queue name. A
-    queue in which about `max_length` messages wait refuses more until it has become clearly shorter.
+    queue in which about `max_length` messages wait refuses more until it has become clearly shorter. Where
+    `retry_ms` (first, longest) is given the queue itself holds a message back whose delivery failed: for the first
+    delay times the number of its deliveries, at most the longest.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Queue:
     ttl_ms: int | None = None
     dead_letter: tuple[str, str] | None = None
     max_length: int | None = None
+    retry_ms: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,9 @@ class Delivery(Protocol):
     def requeue(self) -> None:
         """Hand it back: somebody else, or we later, will get it."""
 
+    def fail(self) -> None:
+        """Hand it back as failed: it comes again when its queue's `retry_ms` has passed, else at once."""
+
 
 class Subscription(Protocol):
     """A consumer with prefetch 1: the next message comes only once this one is settled.
@@ -119,7 +125,8 @@ class Broker(Protocol):
 
         Raises:
             Transient: the broker cannot be reached.
-            Permanent: something of that name stands with other properties.
+            Permanent: something of that name stands with other properties, or a queue asks for `retry_ms` and the
+                broker cannot do that.
         """
 
     def send(self, message: Outgoing) -> Future[None]:

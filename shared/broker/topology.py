@@ -21,6 +21,8 @@ LANES: tuple[Literal["interactive"], Literal["bulk"]] = ("interactive", "bulk")
 RETRY_LADDER_MS = (1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000)
 QUEUE_LIMIT = 10_000
 
+DelayedRetry = Literal["queues", "native"]
+
 
 def queue_name(stage: str, lane: str | None = None) -> str:
     """Name the queue that a stage's workers read for a lane; `intake` and `journal` have one queue and no lanes."""
@@ -53,15 +55,19 @@ def dead_queue(stage: str) -> str:
     return f"doctorgen.{stage}.dead"
 
 
-def all_queues(retry_ladder_ms: Sequence[int] = RETRY_LADDER_MS) -> tuple[str, ...]:
+def all_queues(
+    retry_ladder_ms: Sequence[int] = RETRY_LADDER_MS, delayed_retry: DelayedRetry = "queues"
+) -> tuple[str, ...]:
     """Name every queue that the default topology declares with this ladder."""
-    return tuple(queue.name for queue in topology(retry_ladder_ms=retry_ladder_ms).queues)
+    whole = topology(retry_ladder_ms=retry_ladder_ms, delayed_retry=delayed_retry)
+    return tuple(queue.name for queue in whole.queues)
 
 
 def topology(
     stages: Sequence[str] = STAGES,
     retry_ladder_ms: Sequence[int] = RETRY_LADDER_MS,
     queue_limit: int = QUEUE_LIMIT,
+    delayed_retry: DelayedRetry = "queues",
 ) -> Topology:
     """Lay out every exchange and queue of the pipeline.
 
@@ -76,11 +82,17 @@ def topology(
         retry_ladder_ms: the delays of the retry queues in milliseconds, rising; each lane and the intake get all.
         queue_limit: how many messages may wait in a lane's queue or the intake's before it refuses more. Messages
             that come back, from retry queues or from consumers, are never lost to it: they wait their turn.
+        delayed_retry: `queues` waits in one queue a delay; `native` leaves it to the work queues themselves, with the
+            ladder's first and last delay, and declares no retry queues (RabbitMQ 4.3 and later).
 
     Raises:
-        InvalidInput: the ladder does not rise, or holds a delay below one millisecond, or the limit is below one.
+        InvalidInput: the ladder does not rise, or holds a delay below one millisecond, or is empty where the queues
+            themselves are to delay; or the limit is below one.
     """
-    _check(retry_ladder_ms, queue_limit)
+    native = delayed_retry == "native"
+    _check(retry_ladder_ms, queue_limit, native=native)
+    ladder_ms = () if native else retry_ladder_ms
+    retry_ms = (retry_ladder_ms[0], retry_ladder_ms[-1]) if native else None
     exchanges = (
         Exchange(STEPS, "direct"),
         Exchange(EVENTS, "topic"),
@@ -93,33 +105,39 @@ def topology(
         queues.append(Queue(dead_queue(stage)))
         for lane in LANES:
             source = (STEPS, routing_key(stage, lane))
-            queues += _worked_off(stage, lane, (source,), retry_ladder_ms, queue_limit)
+            main = _main(stage, lane, (source,), queue_limit, retry_ms)
+            queues += (main, *_retries(stage, lane, source, ladder_ms))
     queues.append(Queue(dead_queue(INTAKE_KEY)))
-    intake = ((INTAKE, INTAKE_KEY), (INTAKE, BATCH_KEY), (CONTROL, ""))
-    queues += _worked_off(INTAKE_KEY, None, intake, retry_ladder_ms, queue_limit)
+    requests = ((INTAKE, INTAKE_KEY), (INTAKE, BATCH_KEY), (CONTROL, ""))
+    queues.append(_main(INTAKE_KEY, None, requests, queue_limit, retry_ms))
+    queues += _retries(INTAKE_KEY, None, requests[0], ladder_ms)
     queues.append(Queue(dead_queue(JOURNAL)))
-    queues += _worked_off(JOURNAL, None, ((EVENTS, "#"),), (), None)
+    queues.append(_main(JOURNAL, None, ((EVENTS, "#"),), None, None))
     return Topology(exchanges, tuple(queues))
 
 
-def _worked_off(
+def _main(
     stage: str,
     lane: str | None,
     sources: tuple[tuple[str, str], ...],
-    retry_ladder_ms: Sequence[int],
     limit: int | None,
-) -> list[Queue]:
-    main = Queue(queue_name(stage, lane), bindings=sources, dead_letter=("", dead_queue(stage)), max_length=limit)
-    names = {delay: retry_queue(stage, lane, delay) for delay in retry_ladder_ms}
-    return [main, *(Queue(name, ttl_ms=delay, dead_letter=sources[0]) for delay, name in names.items())]
+    retry_ms: tuple[int, int] | None,
+) -> Queue:
+    dead = ("", dead_queue(stage))
+    return Queue(queue_name(stage, lane), bindings=sources, dead_letter=dead, max_length=limit, retry_ms=retry_ms)
+
+
+def _retries(stage: str, lane: str | None, back: tuple[str, str], ladder_ms: Sequence[int]) -> list[Queue]:
+    return [Queue(retry_queue(stage, lane, delay), ttl_ms=delay, dead_letter=back) for delay in ladder_ms]
 
 
 def _lanes(stage: str) -> tuple[str | None, ...]:
     return (None,) if stage == INTAKE_KEY else LANES
 
 
-def _check(ladder_ms: Sequence[int], queue_limit: int) -> None:
-    if any(delay < 1 for delay in ladder_ms) or any(later <= sooner for sooner, later in pairwise(ladder_ms)):
+def _check(ladder_ms: Sequence[int], queue_limit: int, *, native: bool) -> None:
+    empty = native and not ladder_ms
+    if empty or any(delay < 1 for delay in ladder_ms) or any(later <= sooner for sooner, later in pairwise(ladder_ms)):
         raise InvalidInput(
             "retry_ladder_ms",
             f"found {list(ladder_ms)}",

@@ -347,6 +347,17 @@ class BrokerContract:
         assert "x-delivery-count" not in delivery.headers
         delivery.ack()
 
+    def test_a_failed_delivery_comes_again_and_counts(self, broker: Broker) -> None:
+        """On a queue that does not delay by itself it comes at once; a delivery fails once."""
+        broker.publish(job("one"))
+        subscription = broker.subscribe("jobs")
+        first = next_of(subscription)
+        first.fail()
+        again = next_of(subscription)
+        first.fail()
+        assert (again.message_id, again.deliveries) == ("one", 1)
+        again.ack()
+
     def test_a_republished_message_is_a_new_one(self, broker: Broker) -> None:
         """A worker that hands back by publishing again and acknowledging leaves no count behind."""
         broker.publish(job("one"))
@@ -591,6 +602,13 @@ class BrokerContract:
         dead = next_of(broker.subscribe("doctorgen.swap.dead"))
         assert dead.body == b"step"
         dead.ack()
+
+    def test_a_broker_that_cannot_delay_retries_says_so_and_names_the_mend(self, broker: Broker) -> None:
+        """Asked for native delayed retry, neither the embedded broker nor RabbitMQ before 4.3 declares anything."""
+        with pytest.raises(Permanent, match="Set delayed_retry to queues"):
+            broker.declare(topology(("swap",), (100, 200), delayed_retry="native"))
+        with pytest.raises(Transient, match="no queue"):
+            broker.depth("doctorgen.swap.bulk")
 
     # Closing
 

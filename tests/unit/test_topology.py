@@ -78,6 +78,20 @@ def test_only_what_others_publish_to_is_bounded(house: Topology) -> None:
     assert bounded == {*work_queues("swap"), *work_queues("qa"), queue_name("intake")}
 
 
+def test_native_delayed_retry_needs_no_retry_queues() -> None:
+    """The work queues and the intake's hold failed messages back themselves, between the ladder's ends."""
+    native = topology(("swap",), (100, 200, 500), delayed_retry="native")
+    delaying = {queue.name for queue in native.queues if queue.retry_ms == (100, 500)}
+    assert delaying == {*work_queues("swap"), queue_name("intake")}
+    assert not [queue.name for queue in native.queues if queue.ttl_ms is not None or ".retry." in queue.name]
+    assert set(all_queues(delayed_retry="native")) < set(all_queues())
+
+
+def test_native_delayed_retry_needs_a_ladder() -> None:
+    with pytest.raises(InvalidInput, match="retry_ladder_ms"):
+        topology(("swap",), (), delayed_retry="native")
+
+
 def test_the_journal_gets_every_event_and_has_dead_letters(house: Topology) -> None:
     """The journal is bound with the pattern that matches all keys."""
     journal = by_name(house)["doctorgen.journal"]

@@ -30,6 +30,9 @@ class EmbeddedDelivery:
     def requeue(self) -> None:
         self._settle(False)
 
+    def fail(self) -> None:
+        self._settle(False)
+
 
 class EmbeddedSubscription:
     """A consumer that takes a message only when asked, and the next one only when that is settled."""

@@ -14,7 +14,7 @@ from pika.connection import Parameters
 
 from shared.broker.port import BrokerHealth, Outgoing, Topology
 from shared.broker.rabbitmq.control import Control
-from shared.broker.rabbitmq.declare import count, declare
+from shared.broker.rabbitmq.declare import ask_version, check_delayed_retry, count, declare
 from shared.broker.rabbitmq.io_thread import IoThread
 from shared.broker.rabbitmq.link import Link
 from shared.broker.rabbitmq.publisher import Publisher
@@ -76,6 +76,8 @@ class RabbitBroker:
 
     def declare(self, topology: Topology) -> None:
         self._check_open()
+        if any(queue.retry_ms is not None for queue in topology.queues):
+            check_delayed_retry(self._control.call(ask_version, "tell its version"))
         self._control.call(partial(declare, topology, self._delivery_limit), "declare the topology")
 
     def send(self, message: Outgoing) -> Future[None]:

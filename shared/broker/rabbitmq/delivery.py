@@ -2,10 +2,13 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from pika import BasicProperties
 from pika.channel import Channel
 from pika.spec import Basic
+
+Verdict = Literal["ack", "requeue", "fail"]
 
 COUNT_HEADER = "x-delivery-count"
 
@@ -23,7 +26,7 @@ class RabbitDelivery:
         properties: BasicProperties,
         body: bytes,
         rank: int,
-        settle: Callable[["RabbitDelivery", bool], None],
+        settle: Callable[["RabbitDelivery", Verdict], None],
     ) -> None:
         headers = dict(properties.headers or {})
         count = headers.pop(COUNT_HEADER, 0)
@@ -43,13 +46,26 @@ class RabbitDelivery:
         self._lock = threading.Lock()
 
     def ack(self) -> None:
-        self._once(ack=True)
+        self._once("ack")
 
     def requeue(self) -> None:
-        self._once(ack=False)
+        self._once("requeue")
 
-    def _once(self, *, ack: bool) -> None:
+    def fail(self) -> None:
+        self._once("fail")
+
+    def settle_on_channel(self, verdict: Verdict) -> None:
+        """Tell the server. Only in the I/O thread, while the channel is open."""
+        if verdict == "ack":
+            self.channel.basic_ack(self.tag)
+        elif verdict == "requeue":
+            self.channel.basic_nack(self.tag, requeue=True)
+        else:
+            # Since 4.3 RabbitMQ counts and delays what is rejected, and not what is nacked.
+            self.channel.basic_reject(self.tag, requeue=True)
+
+    def _once(self, verdict: Verdict) -> None:
         with self._lock:
             first, self._settled = not self._settled, True
         if first:
-            self._settle(self, ack)
+            self._settle(self, verdict)

@@ -14,7 +14,7 @@ from pika.frame import Method
 from pika.spec import Basic
 
 from shared.broker.port import Outgoing
-from shared.broker.rabbitmq.delivery import RabbitDelivery
+from shared.broker.rabbitmq.delivery import RabbitDelivery, Verdict
 from shared.broker.rabbitmq.io_thread import IoThread
 from shared.broker.rabbitmq.link import Link
 from shared.broker.rabbitmq.sources import Drawing, Source
@@ -158,25 +158,21 @@ class RabbitSubscription:
             return
         queue = self._source.queues[delivery.rank]
         again = self._send(Outgoing("", queue, delivery.body, delivery.message_id or "", delivery.headers))
-        again.add_done_callback(lambda future: self._settle(delivery, ack=future.exception() is None))
+        again.add_done_callback(lambda future: self._settle(delivery, "requeue" if future.exception() else "ack"))
 
-    def _settle_later(self, delivery: RabbitDelivery, ack: bool) -> None:
+    def _settle_later(self, delivery: RabbitDelivery, verdict: Verdict) -> None:
         if self._source.auto_ack:
             return
         with self._changed:
             if self._in_hand is delivery:
                 self._in_hand = None
-        self._io.submit(partial(self._settle, delivery, ack))
+        self._io.submit(partial(self._settle, delivery, verdict))
 
-    def _settle(self, delivery: RabbitDelivery, ack: bool) -> None:
+    def _settle(self, delivery: RabbitDelivery, verdict: Verdict) -> None:
         # A delivery of a channel that is gone is the server's again; its tag may mean another message here.
-        channel = delivery.channel
-        if not self._lives(channel):
+        if not self._lives(delivery.channel):
             return
-        if ack:
-            channel.basic_ack(delivery.tag)
-        else:
-            channel.basic_nack(delivery.tag, requeue=True)
+        delivery.settle_on_channel(verdict)
         self._unsettled -= 1
         self._go_on_when_done()
         self._leave_when_done()

@@ -10,7 +10,7 @@ from pika.frame import Method
 from pika.spec import Basic
 
 from shared.broker.port import Outgoing
-from shared.broker.rabbitmq.delivery import RabbitDelivery
+from shared.broker.rabbitmq.delivery import RabbitDelivery, Verdict
 from shared.broker.rabbitmq.io_thread import IoThread
 from shared.broker.rabbitmq.link import Link
 from shared.broker.rabbitmq.trouble import refusal
@@ -90,9 +90,8 @@ class Sweeper:
     def _on_empty(self, _frame: Method) -> None:
         self._taken.set_result(None)
 
-    def _settle_later(self, delivery: RabbitDelivery, _ack: bool) -> None:
-        channel = delivery.channel
-        self._io.submit(lambda: channel.basic_ack(delivery.tag) if channel.is_open else None)
+    def _settle_later(self, delivery: RabbitDelivery, verdict: Verdict) -> None:
+        self._io.submit(lambda: delivery.settle_on_channel(verdict) if delivery.channel.is_open else None)
 
     def _on_close(self, _channel: Channel, reason: Exception) -> None:
         self._closed.set_result(None)
