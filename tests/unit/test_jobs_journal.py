@@ -3,9 +3,23 @@
 import pytest
 
 from shared.contracts.event import TERMINAL, Event, EventKind
-from shared.jobs.journal import ENDS, apply
+from shared.contracts.step import Lineage
+from shared.jobs.journal import ENDS, apply, replayed
 from shared.jobs.port import Job, StepState
-from tests.contract.jobs_samples import DAWN, RESULT, STEPS, TROUBLE, at, event, history, job, record_of
+from tests.contract.jobs_samples import (
+    DAWN,
+    RESULT,
+    STEPS,
+    TROUBLE,
+    at,
+    event,
+    first_message,
+    history,
+    job,
+    record_of,
+)
+
+LINEAGE = Lineage(letter_id="letter-1", by="ann", at=at(30))
 
 
 def after(*told: Event, start: Job | None = None) -> Job:
@@ -132,6 +146,97 @@ def test_done_finishes_the_steps_whose_events_were_lost() -> None:
 def test_a_step_that_the_job_does_not_have_changes_no_step() -> None:
     told = after(event("started", "unheard-of"))
     assert (told.state, told.steps) == ("running", job().steps)
+
+
+@pytest.mark.parametrize("end", sorted(TERMINAL))
+def test_a_replay_opens_an_ended_job_for_one_more_run(end: EventKind) -> None:
+    again = after(event(end, error=TROUBLE, result=RESULT), event("replayed", run=1))
+    assert (again.state, again.run, again.error, again.result) == ("running", 1, None, None)
+
+
+def test_a_new_run_keeps_the_steps_that_are_finished_and_starts_the_others_afresh() -> None:
+    again = after(
+        event("finished", "encode", record=record_of("encode")),
+        event("progress", "base", fraction=0.7, attempt=3),
+        event("dead", "base", attempt=3, error=TROUBLE),
+        event("replayed", run=1),
+    )
+    assert again.steps == (
+        StepState(step="encode", state="finished", fraction=1.0, attempts=1, seconds=2.5),
+        StepState(step="base", state="waiting"),
+        StepState(step="score", state="waiting"),
+    )
+
+
+def test_any_event_of_a_newer_run_opens_the_job_and_counts() -> None:
+    """The event `replayed` may come after it, or never."""
+    started = after(event("dead", "base", attempt=5, error=TROUBLE), event("started", "base", run=1))
+    assert (started.state, started.run, started.steps[1]) == (
+        "running", 1, StepState(step="base", state="running", attempts=1),
+    )  # fmt: skip
+    assert after(event("replayed", run=1), start=started) == started
+
+
+def test_a_new_run_may_end_with_the_very_event_that_opens_it() -> None:
+    done = after(event("dead", "base", error=TROUBLE), event("done", run=1, result=RESULT))
+    assert (done.state, done.run, done.error, done.result) == ("done", 1, None, RESULT)
+
+
+@pytest.mark.parametrize("late", [*history(), event("dead", "base", error=TROUBLE), event("cancelled", at=at(50))])
+def test_an_event_of_an_older_run_changes_nothing(late: Event) -> None:
+    again = after(event("replayed", run=1, at=at(2)))
+    assert after(late, start=again) == again
+
+
+def test_a_run_that_ended_stays_ended_and_the_next_may_end_otherwise() -> None:
+    first = after(event("done", run=1, result=RESULT), event("dead", "base", run=1, error=TROUBLE))
+    assert (first.state, first.run) == ("done", 1)
+    second = after(event("cancelled", run=2), start=first)
+    assert (second.state, second.run, second.result) == ("cancelled", 2, None)
+
+
+def test_a_refused_job_may_be_replayed() -> None:
+    """Once the photo is mended."""
+    refused = after(event("started", "encode"), event("refused", "encode", error=TROUBLE))
+    assert after(event("replayed", run=1), event("done", run=1, result=RESULT), start=refused).state == "done"
+
+
+def test_a_replays_message_opens_the_job_from_its_own_step_on() -> None:
+    """Also steps that were finished: they are to be done again, with other parameters."""
+    ended = after(*history())
+    message = first_message().model_copy(update={"run": 1, "cursor": 1, "lineage": LINEAGE})
+    again = replayed(ended, message)
+    assert (again.state, again.run, again.result, again.first_message) == ("running", 1, None, message)
+    assert [(step.state, step.attempts) for step in again.steps] == [("finished", 1), ("waiting", 0), ("waiting", 0)]
+    assert (again.released_at, again.updated_at) == (LINEAGE.at, LINEAGE.at)
+
+
+def test_a_replay_leaves_the_release_where_it_was() -> None:
+    message = first_message().model_copy(update={"run": 1, "lineage": LINEAGE})
+    assert replayed(job(released_at=at(1), state="dead"), message).released_at == at(1)
+
+
+def test_a_replays_message_of_the_runs_own_becomes_its_first_and_changes_nothing_else() -> None:
+    """The run's events came before the replay was on record."""
+    opened = after(event("started", "base", run=1))
+    message = first_message().model_copy(update={"run": 1})
+    assert replayed(opened, message) == opened.model_copy(update={"first_message": message})
+
+
+def test_a_replays_message_of_an_older_run_changes_nothing() -> None:
+    opened = after(event("started", "base", run=2))
+    assert replayed(opened, first_message().model_copy(update={"run": 1})) == opened
+
+
+def test_a_step_finished_tells_what_it_cost_this_job() -> None:
+    paid = record_of("encode").model_copy(update={"cost_usd": 0.25})
+    assert encode(event("finished", "encode", record=paid)).cost_usd == 0.25
+
+
+@pytest.mark.parametrize("document", [job(subject=None, request=None, first_message=None), after(*history())])
+def test_a_job_survives_as_a_document(document: Job) -> None:
+    """A refused job without subject, request and message, too: absent fields are left out and found absent."""
+    assert Job.from_json(document.to_json()) == document
 
 
 def test_updated_at_is_the_latest_instant_told() -> None:

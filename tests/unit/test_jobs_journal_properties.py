@@ -35,6 +35,11 @@ ENDINGS = st.builds(
 )
 STORIES = st.lists(NEWS | ENDINGS, max_size=12)
 STORIES_WITH_ONE_END = st.tuples(st.lists(NEWS, max_size=12), ENDINGS).map(lambda told: [*told[0], told[1]])
+RUNS = st.integers(0, 3)
+REPLAYS = st.builds(event, st.just("replayed"), at=MINUTES)
+STORIES_OF_RUNS = st.lists(
+    st.builds(lambda told, run: told.model_copy(update={"run": run}), NEWS | ENDINGS | REPLAYS, RUNS), max_size=12
+)
 MAY_FOLLOW: dict[JobState, set[JobState]] = {
     "accepted": {"running", *ENDS.values()},
     "running": {*ENDS.values()},
@@ -48,9 +53,14 @@ def shuffled(data: st.DataObject, told: list[Event]) -> list[Event]:
     return data.draw(st.permutations([*told, *repeated]))
 
 
-def after(told: Iterable[Event]) -> Job:
-    """A new job after these events."""
-    return reduce(apply, told, job())
+def after(told: Iterable[Event], start: Job | None = None) -> Job:
+    """A new job after these events, or the one to start from."""
+    return reduce(apply, told, start or job())
+
+
+def of_run(told: Iterable[Event], run: int) -> list[Event]:
+    """The same events as those of a run."""
+    return [each.model_copy(update={"run": run}) for each in told]
 
 
 @given(STORIES_WITH_ONE_END, st.data())
@@ -89,13 +99,54 @@ def test_nothing_goes_backwards(told: list[Event]) -> None:
             assert is_now.state != "waiting" or was.state == "waiting"
 
 
-@given(STORIES, NEWS | ENDINGS)
-def test_telling_an_event_again_changes_nothing(told: list[Event], last: Event) -> None:
-    once = after([*told, last])
-    assert apply(once, last) == once
+@given(STORIES_OF_RUNS.filter(bool))
+def test_telling_an_event_again_changes_nothing(told: list[Event]) -> None:
+    once = after(told)
+    assert apply(once, told[-1]) == once
 
 
-@given(STORIES)
+@given(STORIES_OF_RUNS)
 def test_the_job_is_always_one_that_the_contract_allows(told: list[Event]) -> None:
     ended = after(told)
     assert Job.model_validate(ended.model_dump()) == ended
+
+
+@given(STORIES_OF_RUNS)
+def test_a_job_shows_its_newest_run_and_ends_as_that_runs_first_terminal_event_says(told: list[Event]) -> None:
+    standing = after(told)
+    newest = max((each.run for each in told), default=0)
+    ends = [each for each in told if each.run == newest and each.kind in TERMINAL]
+    assert standing.run == newest
+    assert (standing.state in ENDS.values()) == bool(ends)
+    for first in ends[:1]:
+        assert (standing.state, standing.error, standing.result) == (first.kind, first.error, first.result)
+
+
+@given(STORIES_OF_RUNS)
+def test_every_run_ends_at_most_once(told: list[Event]) -> None:
+    """Looked at after each event, a run was never seen in two terminal states."""
+    seen = {(standing.run, standing.state) for standing in accumulate(told, apply, initial=job())}
+    ended = [run for run, state in seen if state in ENDS.values()]
+    assert len(ended) == len(set(ended))
+
+
+@given(STORIES, st.lists(NEWS, max_size=12), ENDINGS, st.data())
+def test_within_a_new_run_with_one_end_neither_order_nor_repetition_matters(
+    before: list[Event], news: list[Event], end: Event, data: st.DataObject
+) -> None:
+    """Whatever became of the runs before, and whatever is still told of them."""
+    ended = after(before)
+    told = of_run([*news, end], 1)
+    late = data.draw(st.lists(NEWS | ENDINGS, max_size=4))
+    order = shuffled(data, told)
+    mixed = [order[0], *data.draw(st.permutations([*order[1:], *late]))]
+    assert after(mixed, ended) == after(told, ended)
+
+
+@given(STORIES_OF_RUNS)
+def test_runs_only_count_up_and_a_finished_step_stays_finished_in_all_of_them(told: list[Event]) -> None:
+    for before, later in pairwise(accumulate(told, apply, initial=job())):
+        assert before.run <= later.run
+        assert before.updated_at <= later.updated_at
+        for was, is_now in zip(before.steps, later.steps, strict=True):
+            assert was.state != "finished" or is_now.state == "finished"
