@@ -104,10 +104,17 @@ class Deployment:
             "DOCTORGEN_DATA_DIR": str(self.folder / "client"),
         }
 
-    def start(self, name: str, *command: str) -> Process:
-        """Start a process; its standard error goes to `<name>.log`."""
-        process = Process(command, self.environment, self.folder / f"{name}.log")
+    def start(self, name: str, *command: str, **environment: str) -> Process:
+        """Start a process, with these variables changed; its standard error goes to `<name>.log`."""
+        process = Process(command, {**self.environment, **environment}, self.folder / f"{name}.log")
         self.processes[name] = process
+        return process
+
+    def restart(self, name: str, *command: str, **environment: str) -> Process:
+        """End a process politely and start another in its place, ready."""
+        assert self.processes[name].terminate() == 0
+        process = self.start(name, *command, **environment)
+        process.wait_until_ready()
         return process
 
     def doctorgen(self, *arguments: str) -> subprocess.CompletedProcess[str]:
