@@ -4,13 +4,14 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from doctor_image_gen.lock import PipelineLock
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import LiveDefaults, Settings
 from doctor_image_gen.stages import STAGES
@@ -22,7 +23,10 @@ from services.gateway.intake import Intake
 from services.gateway.journal import Journal
 from services.gateway.reception import House, Reception
 from services.gateway.release import Releaser, live_window
+from services.gateway.rescue import Rescue, publish_again
+from services.gateway.retention import Keeper
 from services.gateway.room import Pace, Room
+from services.gateway.settings import Retention
 from services.gateway.tombs import Tombs
 from services.gateway.undertaker import Undertaker
 from shared.broker.open import open_broker
@@ -78,7 +82,7 @@ def gateway_loops(
     stages: Mapping[str, Stage] = STAGES,
     recipe: Callable[[str], Recipe] | None = None,
 ) -> tuple[Loop, ...]:
-    """All that a gateway does: intake, releaser, journal, undertaker.
+    """All that a gateway does: intake, releaser, journal, undertaker, rescue, and retention where something expires.
 
     Args:
         settings: of the whole product.
@@ -103,11 +107,14 @@ def gateway_loops(
     teller = BatchTeller(broker, jobs)
     fan_out = FanOut(broker, reception, desk, teller, settings.retry)
     window = live_window(jobs, chosen.worker_silent_after_s, chosen.window)
+    keepers = (Keeper(store, jobs, settings.retention),) if settings.retention != Retention() else ()
     return (
         Intake(broker, reception, desk, fan_out, settings.retry, name),
         Releaser(broker, jobs, window, bell, pace, chosen.look_after_s),
         Journal(broker, jobs, teller, tombs, bell, name),
         Undertaker(broker, jobs, tombs, (*stages, INTAKE_KEY, JOURNAL), name),
+        Rescue(broker, jobs, settings.retry.ladder_ms, chosen.rescue_period_s, chosen.worker_silent_after_s),
+        *keepers,
     )
 
 
@@ -130,19 +137,26 @@ class CachedCatalogue:
 
 
 class Stack:
-    """Connections, and in the embedded case the gateway and one worker a stage, each in a thread."""
+    """Connections, and in the embedded case the gateway and one worker a stage, each in a thread.
+
+    The embedded pipeline holds the lock of its data folder, so whatever is in flight there by the job store's account
+    was in flight in a process that is gone: it is published again, and goes on at its last finished step.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.connections = Connections.open(settings)
-        self._workers: list[Worker] = []
-        self._loops: list[Loop] = []
-        if settings.embedded:
-            self._workers = [self._worker(stage) for stage in STAGES]
-            self._loops = [*gateway_loops(settings, self.connections), *self._workers]
+        with ExitStack() as opened:
+            self.connections = opened.enter_context(closing(Connections.open(settings)))
+            if settings.embedded:
+                opened.enter_context(closing(PipelineLock.take(settings.data_dir)))
+                publish_again(self.connections.broker, self.connections.jobs.released())
+            self._opened = opened.pop_all()
+        self._workers = [self._worker(stage) for stage in STAGES] if settings.embedded else []
+        self._gateway = gateway_loops(settings, self.connections) if settings.embedded else ()
         self._broken: list[Exception] = []
-        self._threads = [threading.Thread(target=self._run, args=(loop,), daemon=True) for loop in self._loops]
-        for thread in self._threads:
+        loops = (*self._gateway, *self._workers)
+        self._threads = {loop: threading.Thread(target=self._run, args=(loop,), daemon=True) for loop in loops}
+        for thread in self._threads.values():
             thread.start()
 
     def check(self) -> None:
@@ -151,14 +165,18 @@ class Stack:
             raise Permanent(f"the embedded pipeline broke: {self._broken[0]}") from self._broken[0]
 
     def close(self) -> None:
-        """Let the current steps finish, then close everything."""
-        for loop in self._loops:
-            loop.stop()
-        for thread in self._threads:
-            thread.join(STOP_PATIENCE_S)
+        """Let the current steps finish, hear what they have to tell, then close everything."""
+        self._end(self._workers)
         for worker in self._workers:
             worker.hand_back()
-        self.connections.close()
+        self._end(self._gateway)
+        self._opened.close()
+
+    def _end(self, loops: Sequence[Loop]) -> None:
+        for loop in loops:
+            loop.stop()
+        for loop in loops:
+            self._threads[loop].join(STOP_PATIENCE_S)
 
     def __enter__(self) -> Self:
         return self

@@ -25,6 +25,11 @@ def standing(job: Job, worker: str) -> tuple[Outgoing, ...]:
     return ()
 
 
+def cancelled(job: Job, worker: str) -> Event:
+    """The end of a job that was called off: the same event as of a worker that drops the job."""
+    return _event(job, "cancelled", event_id(job.job_id, job.run, "cancelled"), worker)
+
+
 def turned_away(request: JobRequest, job_id: str, error: ErrorAccount, worker: str) -> Outgoing:
     """A request is refused and no job is noted, so that it may be submitted again."""
     return _about_no_job(request, job_id, "refused", error, worker)

@@ -104,7 +104,7 @@ class BatchTeller:
             return
         began = monotonic()
         summary = self._jobs.batch(batch_id)
-        if summary is not None and summary.fraction < 1:
+        if summary is not None and not summary.closed:
             self._broker.publish(_outgoing(summary, "progress", now().isoformat()))
         self._throttle.told(batch_id, monotonic() - began)
 

@@ -5,12 +5,11 @@ from services.gateway.bell import Bell
 from services.gateway.room import Room
 from services.gateway.tombs import Tombs
 from shared.broker.port import Outgoing
-from shared.contracts.base import now
 from shared.contracts.errors import InvalidInput
-from shared.contracts.event import TERMINAL, Event
+from shared.contracts.event import TERMINAL
 from shared.contracts.request import JobRequest
 from shared.jobs.port import Job, JobStore
-from shared.worker.events import event_id, outgoing_event
+from shared.worker.events import outgoing_event
 
 
 class Desk:
@@ -69,17 +68,7 @@ class Desk:
         job = self._jobs.get(job_id)
         if job is None or job.state in TERMINAL:
             return ()
-        event = Event(
-            event_id=event_id(job_id, job.run, "cancelled"),
-            kind="cancelled",
-            job_id=job_id,
-            batch_id=job.batch_id,
-            caller=job.caller,
-            subject=job.subject,
-            at=now(),
-            worker=self._worker,
-            run=job.run,
-        )
+        event = answers.cancelled(job, self._worker)
         self._jobs.record(event)
         self._bell.ring()
         return (outgoing_event(event),)

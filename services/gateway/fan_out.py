@@ -45,10 +45,10 @@ class FanOut:
 
         Returns why the batch cannot be taken in, once it has been tried as often as the policy says.
         """
-        until = monotonic() + SLICE_S
-        for number in range(int(delivery.headers.get(DONE_HEADER, "0")), len(batch.subjects)):
+        until, first = monotonic() + SLICE_S, int(delivery.headers.get(DONE_HEADER, "0"))
+        for number in range(first, len(batch.subjects)):
             wait_s = self._desk.wait_s(batch.caller, len(batch.scenarios))
-            if wait_s is not None or monotonic() > until:
+            if wait_s is not None or (number > first and monotonic() > until):
                 self._hand_on(delivery, number, wait_s)
                 return None
             try:

@@ -54,6 +54,9 @@ class Undertaker:
         if self._tombs.holds(letter.subject):
             return
         self._jobs.file_letter(letter)
+        if letter.subject is not None and self._tombs.holds(letter.subject):
+            self._tombs.clear(letter.subject)
+            return
         if letter.error.type == DELIVERY_LIMIT.type and letter.message is not None:
             died = step_event(letter.message, "dead", self._worker, error=letter.error)
             self._broker.publish(outgoing_event(died))
