@@ -10,10 +10,12 @@ from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 from shared.contracts.errors import DoctorGenError, Permanent, ResourceExhausted, Transient
 
 NO_ROOM = {"QuotaExceeded", "InsufficientStorage", "InsufficientCapacity", "XMinioStorageFull"}
+# A wrong clock is this machine's trouble and no job's: another machine can do the step, and this one once it is set.
 PASSING = {
     "ConditionalRequestConflict",
     "InternalError",
     "OperationAborted",
+    "RequestTimeTooSkewed",
     "RequestTimeout",
     "ServerBusy",
     "ServiceUnavailable",
@@ -69,7 +71,7 @@ def refusal(error: S3Error, where: str, doing: str) -> DoctorGenError:
     if code in NO_ROOM or status == NO_ROOM_STATUS:
         return ResourceExhausted(f"{said}. Free some room in the object store, or raise the quota.")
     if code in PASSING or status in PASSING_STATUSES or status >= SERVER_FAULT:
-        return Transient(said)
+        return Transient(f"{said}. {MENDS[code]}" if code in MENDS else said)
     return Permanent(f"{said}. {MENDS.get(code, 'The server will refuse this again.')}")
 
 

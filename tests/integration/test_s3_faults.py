@@ -145,7 +145,7 @@ def test_trouble_that_passes_is_not_noticed() -> None:
         (s3_error(507, "InsufficientStorage"), ResourceExhausted),
         (s3_error(429, "TooManyRequests"), Transient),
         (s3_error(408, "RequestTimeout"), Transient),
-        (s3_error(403, "RequestTimeTooSkewed"), Permanent),
+        (s3_error(403, "RequestTimeTooSkewed"), Transient),
         (s3_error(403, "SomethingNew"), Permanent),
         (answer(403, b"<html>go away", content_type="text/html"), Transient),
         (answer(404, b"not here", content_type="text/plain"), Transient),
@@ -245,3 +245,10 @@ def test_tls_to_a_server_without_it_is_permanent_with_the_mend(s3_settings: Stor
     url = s3_settings.url.replace("secure=false", "secure=true")
     with pytest.raises(Permanent, match=r"add secure=false to storage\.url"):
         open_store(s3_settings.model_copy(update={"url": url}))
+
+
+def test_a_wrong_clock_passes_and_says_what_to_set() -> None:
+    with ScriptedServer(lambda _: s3_error(403, "RequestTimeTooSkewed")) as server:
+        with pytest.raises(Transient, match=r"RequestTimeTooSkewed\. Set this machine's clock\."):
+            store_at(server.endpoint).get("a")
+        assert len(server.requests) == 1
