@@ -91,11 +91,14 @@ class BatchTeller:
         self._throttle = Throttle()
 
     def filed(self, batch: BatchRequest) -> None:
-        """All jobs of a part are noted. The batch may be over by now, if they were quick or refused."""
-        self._jobs.file_batch_part(batch, jobs_in(batch))
+        """All jobs of a part are noted. It is told before it is filed: from then on whoever ends a job may end it all.
+
+        The batch may be over by now, if its jobs were quick or refused.
+        """
         summary = self._jobs.batch(batch.batch_id)
         if summary is not None:
             self._broker.publish(_outgoing(summary, "filed", str(batch.part)))
+        self._jobs.file_batch_part(batch, jobs_in(batch))
         self._close(batch.batch_id)
 
     def moved(self, batch_id: str) -> None:
