@@ -1,4 +1,4 @@
-"""Starts a private RabbitMQ node: own ports, own data, own Erlang port mapper; root or not, no service manager."""
+"""Starts a private RabbitMQ node, or a cluster of them: own ports, own data, own Erlang port mapper; root or not."""
 
 import base64
 import http.client
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -24,13 +25,26 @@ SAFE_TO_KILL_AFTER_S = 3.0
 
 
 class RabbitNode:
-    """One node. `url` is its default virtual host; `kill` and `start` may follow one another, the data stay."""
+    """One node. `url` is its default virtual host; `kill` and `start` may follow one another, the data stay.
 
-    def __init__(self, folder: Path) -> None:
-        """Prepare a node with its data under `folder`, which must exist."""
-        self.port, self._distribution_port, self._management_port, self._mapper_port = free_ports(4)
+    `name` is what the nodes of its cluster call it, `port` where it takes AMQP connections; `cookie` and
+    `mapper_port` are how they find and trust each other.
+    """
+
+    def __init__(self, folder: Path, *, settings: str = "", joins: "RabbitNode | None" = None) -> None:
+        """Prepare a node with its data under `folder`, which must exist.
+
+        Args:
+            folder: where the node lives.
+            settings: further lines for rabbitmq.conf.
+            joins: a node, running when this one starts, whose cluster this one becomes a part of.
+        """
+        self.port, self._distribution_port, self._management_port, mapper_port = free_ports(4)
+        self.name = f"doctorgen-{secrets.token_hex(3)}@localhost"
         self._folder = folder
-        self._name = f"doctorgen-{secrets.token_hex(3)}@localhost"
+        self._joins = joins
+        self.mapper_port: int = joins.mapper_port if joins else mapper_port
+        self.cookie: str = joins.cookie if joins else secrets.token_hex(12)
         self._program = _server_program()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._log: IO[bytes] = (folder / "startup.log").open("ab")
@@ -42,9 +56,15 @@ class RabbitNode:
             "log.console = false\n"
             "log.file.level = info\n"
             "disk_free_limit.absolute = 50MB\n"
+            f"{settings}\n"
         )
+        if joins is not None:
+            with (folder / "rabbitmq.conf").open("a") as configuration:
+                configuration.write("cluster_formation.peer_discovery_backend = classic_config\n")
+                for number, name in enumerate((joins.name, self.name), 1):
+                    configuration.write(f"cluster_formation.classic_config.nodes.{number} = {name}\n")
         cookie = folder / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(12))
+        cookie.write_text(self.cookie)
         cookie.chmod(0o400)
 
     @property
@@ -62,14 +82,19 @@ class RabbitNode:
         Raises:
             RuntimeError: it ended, or is not ready in time; the message holds the end of its log.
         """
-        if not self._processes:
-            self._spawn("epmd", "-port", str(self._mapper_port), "-address", "127.0.0.1")
+        if not self._processes and self._joins is None:
+            self._spawn("epmd", "-port", str(self.mapper_port), "-address", "127.0.0.1")
         server = self._spawn(str(self._program))
         until = time.monotonic() + START_LIMIT_S
         while not self._is_ready():
             if server.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"RabbitMQ did not start. Its last words:\n{self._last_words()}")
             time.sleep(0.1)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the node was started and neither killed nor stopped since."""
+        return len(self._processes) > (self._joins is None)
 
     def kill(self) -> None:
         """Kill the node as a power cut would (SIGKILL)."""
@@ -114,7 +139,7 @@ class RabbitNode:
 
     def control(self, *arguments: str) -> str:
         """Run rabbitmqctl against this node; returns what it printed."""
-        command = [str(self._program.with_name("rabbitmqctl")), "-n", self._name, *arguments]
+        command = [str(self._program.with_name("rabbitmqctl")), "-n", self.name, *arguments]
         done = subprocess.run(
             command, env=self._environment(), cwd=self._folder, check=True, capture_output=True, text=True, timeout=60
         )
@@ -155,9 +180,9 @@ class RabbitNode:
         return {
             **os.environ,
             "HOME": str(folder),
-            "ERL_EPMD_PORT": str(self._mapper_port),
+            "ERL_EPMD_PORT": str(self.mapper_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": self._name,
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
@@ -170,6 +195,38 @@ class RabbitNode:
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         }
+
+
+class Cluster:
+    """Three nodes that know each other. A quorum queue has a replica on each, and does with two."""
+
+    def __init__(self, folder: Path) -> None:
+        """Prepare the nodes, with their data under `folder`, which must exist."""
+        folders = [folder / str(number) for number in range(3)]
+        for each in folders:
+            each.mkdir()
+        first = RabbitNode(folders[0])
+        self.nodes = (first, *(RabbitNode(each, joins=first) for each in folders[1:]))
+
+    def start(self) -> None:
+        """Start the nodes and wait until all of them are members. Raises RuntimeError as a node's `start` does."""
+        first, *others = self.nodes
+        first.start()
+        with ThreadPoolExecutor(len(others)) as pool:
+            list(pool.map(RabbitNode.start, others))
+        members = {node["name"] for node in first.api("GET", "/nodes") if node["running"]}
+        if members != {node.name for node in self.nodes}:
+            raise RuntimeError(f"The cluster did not form; its members are {sorted(members)}.")
+
+    def leader_of(self, virtual_host: str, queue: str, *, ask: RabbitNode | None = None) -> RabbitNode:
+        """Find the node that leads a quorum queue; `ask` is a node that runs, the first unless given."""
+        name = (ask or self.nodes[0]).api("GET", f"/queues/{virtual_host}/{queue}")["leader"]
+        return next(node for node in self.nodes if node.name == name)
+
+    def stop(self) -> None:
+        """End all nodes; the first goes last and takes the port mapper along."""
+        for node in reversed(self.nodes):
+            node.stop()
 
 
 def _server_program() -> Path:

@@ -17,6 +17,8 @@ from shared.broker.rabbitmq.link import Link
 from shared.broker.rabbitmq.trouble import describe
 from shared.contracts.errors import Permanent, QueueFull, Transient
 
+RENEWAL_PAUSE_S = 0.5
+
 
 @dataclass(slots=True, eq=False)
 class _Pending:
@@ -34,6 +36,9 @@ class Publisher:
 
     Those that waited when a connection was lost go out on the next one. Those that were written and not confirmed
     fail: whether the server has them is unknown, and only the caller can say what a repetition means.
+
+    After a refusal the channel is renewed, once nothing is under way on it: RabbitMQ 3.10 answers each further message
+    with a refusal on a channel whose first one met a quorum queue without a leader.
     """
 
     def __init__(self, io: IoThread, link: Link, limit_s: float) -> None:
@@ -45,6 +50,8 @@ class Publisher:
         self._outbox: deque[_Pending] = deque()
         self._unconfirmed: dict[int, _Pending] = {}
         self._channel: Channel | None = None
+        self._opened_at = 0.0
+        self._doubtful = False
         self._next_tag = 1
         self._watching = False
         link.add_user(self)
@@ -96,6 +103,8 @@ class Publisher:
 
         def ready(_frame: Method) -> None:
             self._channel = channel
+            self._opened_at = time.monotonic()
+            self._doubtful = False
             self._next_tag = 1
             self._flush()
 
@@ -116,9 +125,13 @@ class Publisher:
     def _flush(self) -> None:
         if self._channel is None:
             self._link.open()
-        while self._outbox and self._channel is not None and self._channel.is_open:
+        while self._outbox and self._channel is not None and self._channel.is_open and not self._doubtful:
             self._write(self._channel, self._outbox.popleft())
         self._watch()
+
+    def _renew_when_idle(self) -> None:
+        if self._doubtful and not self._unconfirmed and self._channel is not None and self._channel.is_open:
+            self._channel.close()
 
     def _write(self, channel: Channel, pending: _Pending) -> None:
         message = pending.message
@@ -163,11 +176,13 @@ class Publisher:
             if pending is None:
                 continue
             if isinstance(method, Basic.Nack):
-                _fail(pending, "RabbitMQ refused it (nack), as it does when a queue is full", QueueFull)
+                self._doubtful = self._doubtful or time.monotonic() - self._opened_at > RENEWAL_PAUSE_S
+                _fail(pending, "RabbitMQ refused it (nack): a queue is full, or has no leader just now", QueueFull)
             elif pending.returned is not None:
                 _fail(pending, pending.returned)
             else:
                 pending.future.set_result(None)
+        self._renew_when_idle()
 
     def _watch(self) -> None:
         oldest = self._oldest()
@@ -185,6 +200,7 @@ class Publisher:
             pending = self._unconfirmed.pop(tag)
             silent = silent or (self._channel is not None and pending.heard == self._channel.connection.bytes_received)
             _fail(pending, self._link.blocked or f"no answer in {self._limit_s:g} s")
+        self._renew_when_idle()
         if silent:
             self._link.abort("the server fell silent")
         self._watch()
