@@ -6,7 +6,6 @@ from pydantic import Field
 
 from shared.contracts.base import Contract, Identifier, Instant, Name
 
-
 WorkerState = Literal["idle", "working", "draining", "gone"]
 
 
