@@ -128,4 +128,6 @@ def title_of(struck: Struck) -> str:
         "broker": "broker killed and restarted",
         "storage": "storage stopped",
         "database": "database sessions ended",
+        "hang": "step hung until its deadline",
+        "corruption": f"{struck.how} cut short",
     }[struck.fault.kind]

@@ -1,4 +1,4 @@
-"""A wall clock that jumps: what a process gets whose machine's clock is set back and forth."""
+"""A wall clock that jumps: what a process gets whose machine's clock is set back and forth by up to an hour."""
 
 import time
 from collections.abc import Callable

@@ -4,17 +4,27 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 
+from doctor_image_gen.stack import Connections
+from shared.contracts.artifacts import Manifest
+from shared.contracts.errors import DoctorGenError
+from shared.storage.layout import manifest_key
+from shared.storage.manifests import read_manifest
 from tests.chaos.house import SIDES, House
+from tests.chaos.inside import HANG
 from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.plan import Fault, Plan
 from tests.chaos.supervisor import Slot
 from tests.chaos.watch import Watch
 
 DOOM_PATIENCE_S = 6.0
+HANG_PATIENCE_S = 90.0
+LOOK_AGAIN_S = 0.2
+LAST_PICTURE, VERDICT = "upscale", "qa"
 DELAY_S = 0.2
 SAFE_TO_KILL_AFTER_S = 3.0
 """As long the broker must have stood since it last heard of new queues; see tests.servers.rabbitmq."""
@@ -31,10 +41,13 @@ class Struck:
 
 
 class Striker:
-    """Strikes the plan's two rows of faults, each in a thread of its own, until `stop` or all is done."""
+    """Strikes the plan's rows of faults, each in a thread of its own, until `stop` or all is done."""
 
-    def __init__(self, plan: Plan, house: House, slots: Mapping[str, Sequence[Slot]], watch: Watch) -> None:
+    def __init__(
+        self, plan: Plan, house: House, connections: Connections, slots: Mapping[str, Sequence[Slot]], watch: Watch
+    ) -> None:
         self._house = house
+        self._connections = connections
         self._slots = slots
         self._watch = watch
         self._ledger = Ledger(house.ledger, "striker")
@@ -44,10 +57,7 @@ class Striker:
         self._broken: list[BaseException] = []
         self._lock = threading.Lock()
         self._struck: list[Struck] = []
-        self._threads = [
-            threading.Thread(target=self._work_off, args=(row,), daemon=True)
-            for row in (plan.processes, plan.surroundings)
-        ]
+        self._threads = [threading.Thread(target=self._work_off, args=(row,), daemon=True) for row in plan.rows]
 
     @property
     def struck(self) -> tuple[Struck, ...]:
@@ -111,6 +121,11 @@ class Striker:
                 self._disturb(fault)
             case "database":
                 self._house.postgres.disconnect_everybody()
+            case "hang":
+                slot = self._one_of(fault.target)
+                return fault.how, _end_of(slot.die_at(HANG, HANG_PATIENCE_S), slot)
+            case "corruption":
+                self._cut_short(fault.how)
         return fault.how, time.monotonic()
 
     def _one_of(self, group: str) -> Slot:
@@ -124,7 +139,11 @@ class Striker:
         return "random", _end_of(slot.send(signal.SIGKILL), slot)
 
     def _disturb(self, fault: Fault) -> None:
-        proxies = self._house.broker_proxies if fault.target == "broker" else self._house.storage_proxies
+        proxies = {
+            "broker": self._house.broker_proxies,
+            "storage": self._house.storage_proxies,
+            "database": self._house.database_proxies,
+        }[fault.target]
         hit = proxies[: self._rng.randint(1, SIDES)]
         begin, end = self._ways(fault.how)
         for proxy in hit:
@@ -132,6 +151,33 @@ class Striker:
         self._stopping.wait(fault.lasts_s)
         for proxy in hit:
             end(proxy)
+
+    def _cut_short(self, what: str) -> None:
+        """Halve something that a job under way has left: the output of its last finished step, or its manifest."""
+        store = self._connections.store
+        while not self._stopping.is_set():
+            with suppress(DoctorGenError):
+                found = self._last_manifest()
+                if found is not None:
+                    made = next(iter(found.outputs.values()))[0]
+                    key = made.key if what == "artifact" else manifest_key(found.subject, found.step_key)
+                    data = store.get(key)
+                    if data is not None:
+                        store.replace(key, data[: len(data) // 2], made.media_type)
+                        return
+            self._stopping.wait(LOOK_AGAIN_S)
+
+    def _last_manifest(self) -> Manifest | None:
+        """Of a job under way, chosen at random: what its last finished step left, unless that is its end already."""
+        jobs, store = self._connections.jobs, self._connections.store
+        running = [job for job in jobs.unfinished() if job.state == "running" and job.subject is not None]
+        if not running:
+            return None
+        job = self._rng.choice(running)
+        finished = [event for event in jobs.events(job.job_id) if event.kind == "finished" and event.record]
+        if not finished or finished[-1].step in {LAST_PICTURE, VERDICT} or not job.subject or not finished[-1].record:
+            return None
+        return read_manifest(store, job.subject, finished[-1].record.key)
 
     def _ways(self, how: str) -> tuple[Callable[..., None], Callable[..., None]]:
         """How a disturbance of a proxy begins and ends."""

@@ -1,5 +1,6 @@
 """Where a chaos run lives: real servers, the proxies between them and the pipeline, and what its processes are told."""
 
+import json
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from tests.servers.proxy import FaultyProxy
 from tests.servers.rabbitmq import RabbitNode
 from tests.servers.scripted_http import ScriptedServer, s3_error
 
+STEP_DEADLINE_S = 20.0
 SIDES = 2
 """Processes reach broker and storage through one of two proxies each, so that a fault may hit half of them."""
 
@@ -41,6 +43,7 @@ class House:
     bucket: str
     broker_proxies: tuple[FaultyProxy, ...]
     storage_proxies: tuple[FaultyProxy, ...]
+    database_proxies: tuple[FaultyProxy, ...]
     broken_storage: int
 
     @property
@@ -51,11 +54,13 @@ class House:
     @property
     def settings(self) -> Settings:
         """The way past the proxies, for those who judge."""
-        return self._settings(self.rabbit.port, self.ceph.port)
+        return self._settings(self.rabbit.port, self.ceph.port, self.postgres.port)
 
     def settings_of(self, side: int) -> Settings:
         """The way through the proxies of one side."""
-        return self._settings(self.broker_proxies[side].port, self.storage_proxies[side].port)
+        return self._settings(
+            self.broker_proxies[side].port, self.storage_proxies[side].port, self.database_proxies[side].port
+        )
 
     def environment(self, side: int) -> Mapping[str, str]:
         """The settings of a side as environment variables."""
@@ -66,19 +71,24 @@ class House:
             "DOCTORGEN_STORAGE__ACCESS_KEY": self.account.access_key,
             "DOCTORGEN_STORAGE__SECRET_KEY": self.account.secret_key,
             **{f"DOCTORGEN_STORAGE__{name.upper()}": str(value) for name, value in STORAGE_PATIENCE.items()},
-            "DOCTORGEN_JOBS_URL": self.database,
+            "DOCTORGEN_JOBS_URL": settings.jobs_url_or_file,
+            "DOCTORGEN_LIMITS__STEP_DEADLINE_S": str(STEP_DEADLINE_S),
             "DOCTORGEN_DATA_DIR": str(self.folder / "data"),
             "DOCTORGEN_CONFIG": str(self.folder / "empty.yaml"),
             "DOCTORGEN_GENERATION__RECIPE": RECIPE_NAME,
             "DOCTORGEN_PHOTO_LIMITS__MIN_SIDE_PX": str(LIMITS.min_side_px),
         }
 
-    def queues(self) -> tuple[str, ...]:
-        """The pipeline's queues, as the broker knows them; those of listeners are not among them."""
-        known = self.rabbit.api("GET", f"/queues/{self.virtual_host}?columns=name,durable")
-        return tuple(sorted(queue["name"] for queue in known if queue["durable"]))
+    def messages(self) -> dict[str, int]:
+        """How many messages wait or are in somebody's hands, by queue; the queues of listeners are not asked."""
+        listed = self.rabbit.control(
+            "list_queues", "--quiet", "--formatter=json", "-p", self.virtual_host, "name", "durable", "messages"
+        )
+        return {
+            queue["name"]: queue["messages"] for queue in json.loads(listed) if queue["durable"] and queue["messages"]
+        }
 
-    def _settings(self, broker_port: int, storage_port: int) -> Settings:
+    def _settings(self, broker_port: int, storage_port: int, database_port: int) -> Settings:
         return Settings(
             broker_url=SecretStr(self.rabbit.url_of(self.virtual_host, port=broker_port)),
             storage=StorageSettings(
@@ -87,7 +97,7 @@ class House:
                 secret_key=SecretStr(self.account.secret_key),
                 **STORAGE_PATIENCE,
             ),
-            jobs_url=SecretStr(self.database),
+            jobs_url=SecretStr(self.database.replace(f":{self.postgres.port}/", f":{database_port}/")),
             data_dir=self.folder / "data",
             generation=GenerationDefaults(recipe=RECIPE_NAME),
             photo_limits=LIMITS,
@@ -132,5 +142,6 @@ def house_on(rabbit: RabbitNode, ceph: CephS3, account: S3Account, postgres: Pos
             bucket=f"chaos-{secrets.token_hex(4)}",
             broker_proxies=tuple(opened.enter_context(FaultyProxy(rabbit.port)) for _ in range(SIDES)),
             storage_proxies=tuple(opened.enter_context(FaultyProxy(ceph.port)) for _ in range(SIDES)),
+            database_proxies=tuple(opened.enter_context(FaultyProxy(postgres.port)) for _ in range(SIDES)),
             broken_storage=int(broken.endpoint.rpartition(":")[2]),
         )

@@ -2,24 +2,31 @@
 
 import os
 import signal
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+
+import minio.time
 
 import shared.contracts.base
 from tests.chaos.clock import JumpingClock
 from tests.chaos.ledger import Ledger
 
 LEDGER, SLOT, DOOM, CLOCK = "CHAOS_LEDGER", "CHAOS_SLOT", "CHAOS_DOOM", "CHAOS_CLOCK_SEED"
+HANG = "hang"
 
 
 @dataclass(frozen=True)
 class Doom:
-    """A file that names the phase of a step at which the process is to die; most of the time there is none."""
+    """A file that names the phase of a step at which the process is to die; most of the time there is none.
+
+    It may order the next step to hang for ever instead.
+    """
 
     path: Path
 
     def order(self, phase: str) -> None:
-        """Have the process die when it next reaches the phase."""
+        """Have the process die when it next reaches the phase, or `HANG`."""
         self.path.write_text(phase)
 
     def lift(self) -> None:
@@ -35,6 +42,9 @@ class Doom:
         if ordered == phase:
             self.lift()
             os.kill(os.getpid(), signal.SIGKILL)
+        if ordered == HANG and phase == "started":
+            self.lift()
+            threading.Event().wait()
 
 
 def ledger() -> Ledger:
@@ -50,9 +60,11 @@ def doom() -> Doom:
 def disturb_the_clock() -> None:
     """Let the pipeline's clock jump in this process, where the environment says so.
 
-    Modules take `now` by name, so this comes before they are imported.
+    What it signs for the object store bears the wrong time, too. Modules take `now` by name, so this comes before they
+    are imported.
     """
     if seed := os.environ.get(CLOCK):
         account = ledger()
         clock = JumpingClock(int(seed), lambda offset: account.note("jumped", f"{offset:g}"))
         shared.contracts.base.now = clock.now
+        minio.time.utcnow = clock.now

@@ -23,11 +23,13 @@ NETWORK = (
     ("storage", "slow"),
     ("broker", "refused"),
     ("storage", "errors"),
+    ("database", "black hole"),
     ("broker", "half gone"),
+    ("database", "reset"),
 )
 """Which connections, and what becomes of them. `half gone`: a black hole for some, ended by a reset."""
 
-Kind = Literal["worker", "gateway", "drain", "broker", "storage", "network", "database"]
+Kind = Literal["worker", "gateway", "drain", "broker", "storage", "network", "database", "hang", "corruption"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Amounts:
     gateway_kills: int = 20
     drains: int = 20
     database_cuts: int = 10
+    hangs: int = 4
+    corruptions: int = 16
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,21 @@ class Fault:
 
 @dataclass(frozen=True)
 class Plan:
-    """Two rows of faults, each in order; those of one row strike one after another."""
+    """Rows of faults, each in order; those of one row strike one after another, those of different rows side by side.
+
+    To the processes, to what surrounds them, to the steps and what they made.
+    """
 
     seed: int
     amounts: Amounts
     processes: tuple[Fault, ...]
     surroundings: tuple[Fault, ...]
+    steps: tuple[Fault, ...]
+
+    @property
+    def rows(self) -> tuple[tuple[Fault, ...], ...]:
+        """All rows."""
+        return self.processes, self.surroundings, self.steps
 
 
 def make_plan(seed: int, amounts: Amounts, stages: Sequence[str]) -> Plan:
@@ -72,7 +85,8 @@ def make_plan(seed: int, amounts: Amounts, stages: Sequence[str]) -> Plan:
     at_random = ["random"] * (amounts.worker_kills - amounts.worker_kills // 2)
     processes = [Fault("worker", _moment(rng), how, rng.choice(stages)) for how in (*at_phases, *at_random)]
     processes += [Fault("gateway", _moment(rng), "random") for _ in range(amounts.gateway_kills)]
-    processes += [Fault("drain", _moment(rng), "SIGTERM", rng.choice(stages)) for _ in range(amounts.drains)]
+    everybody = (*stages, "gateway")
+    processes += [Fault("drain", _moment(rng), "SIGTERM", rng.choice(everybody)) for _ in range(amounts.drains)]
 
     surroundings = [Fault("broker", _moment(rng), "kill -9", "broker") for _ in range(amounts.broker_kills)]
     surroundings += [
@@ -85,7 +99,11 @@ def make_plan(seed: int, amounts: Amounts, stages: Sequence[str]) -> Plan:
     surroundings += [
         Fault("database", _moment(rng), "sessions ended", "database") for _ in range(amounts.database_cuts)
     ]
-    return Plan(seed, amounts, _in_order(processes), _in_order(surroundings))
+    # The first stage computes little: what it makes is the same for all jobs of a subject.
+    steps = [Fault("hang", _moment(rng), "for ever", rng.choice(stages[1:])) for _ in range(amounts.hangs)]
+    wrongs = islice(cycle(("artifact", "manifest")), amounts.corruptions)
+    steps += [Fault("corruption", _moment(rng), wrong, "storage") for wrong in wrongs]
+    return Plan(seed, amounts, _in_order(processes), _in_order(surroundings), _in_order(steps))
 
 
 def _moment(rng: Random) -> float:

@@ -9,7 +9,6 @@ from random import Random
 
 from doctor_image_gen.client import Client, id_of
 from doctor_image_gen.stack import Connections
-from shared.broker.port import Broker
 from shared.contracts.errors import Transient
 from tests.chaos.faults import Striker, Struck
 from tests.chaos.house import LIMITS, SIDES, House
@@ -31,7 +30,7 @@ MISCHIEF_SHARE = 0.06
 STALLED_AFTER_S = 150.0
 FILING_PAUSE_S = 0.3
 EMPTY_WITHIN_S = 90.0
-LOOK_EVERY_S = 0.2
+LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def perform(plan: Plan, house: House) -> Account:
     everybody = [slot for group in groups.values() for slot in group]
     connections = Connections.open(house.settings)
     with closing(connections), closing(Watch(connections.jobs, Ledger(house.ledger, "watch"))) as watch:
-        striker = Striker(plan, house, groups, watch)
+        striker = Striker(plan, house, connections, groups, watch)
         try:
             for slot in everybody:
                 slot.start()
@@ -63,7 +62,7 @@ def perform(plan: Plan, house: House) -> Account:
             filed = _file(plan, house, watch, striker)
             _wait_for_the_end(watch)
             striker.stop()
-            left, statuses = _come_to_rest(connections.broker, house, groups)
+            left, statuses = _come_to_rest(house, groups)
         finally:
             striker.stop()
             for slot in everybody:
@@ -141,25 +140,22 @@ def _is_below(watch: Watch, bound: int) -> bool:
     return watch.outstanding < bound
 
 
-def _come_to_rest(
-    broker: Broker, house: House, groups: Mapping[str, Sequence[Slot]]
-) -> tuple[dict[str, int], dict[str, int]]:
+def _come_to_rest(house: House, groups: Mapping[str, Sequence[Slot]]) -> tuple[dict[str, int], dict[str, int]]:
     """Let late copies be worked off and everybody end politely; what is left in queues, and how everybody ended."""
     statuses = {slot.name: slot.end() for slot in groups["mischief"]}
-    _wait_until_empty(broker, house)
+    _wait_until_empty(house)
     workers = [slot for stage in STAGES for slot in groups[stage]]
     statuses |= {slot.name: slot.end() for slot in workers}
-    left = _wait_until_empty(broker, house)
+    left = _wait_until_empty(house)
     statuses |= {slot.name: slot.end() for slot in groups["gateway"]}
     return left, statuses
 
 
-def _wait_until_empty(broker: Broker, house: House) -> dict[str, int]:
-    """What still waits in which queues when all are empty, or the time is up."""
+def _wait_until_empty(house: House) -> dict[str, int]:
+    """What still waits in which queues, or in whose hands, when all are empty, or the time is up."""
     until = time.monotonic() + EMPTY_WITHIN_S
     while True:
-        depths = {name: broker.depth(name) for name in house.queues()}
-        waiting = {name: depth for name, depth in depths.items() if depth}
-        if time.monotonic() > until or not any(not name.endswith(".dead") for name in waiting):
-            return waiting
+        left = house.messages()
+        if time.monotonic() > until or not left:
+            return left
         time.sleep(LOOK_EVERY_S)

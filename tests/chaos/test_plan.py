@@ -18,7 +18,7 @@ def test_the_same_seed_gives_the_same_plan_and_another_seed_another() -> None:
 
 def test_a_plan_holds_as_many_faults_as_were_asked_for() -> None:
     plan = make_plan(7, AMOUNTS, tuple(STAGES))
-    assert Counter(fault.kind for fault in (*plan.processes, *plan.surroundings)) == {
+    assert Counter(fault.kind for fault in (*plan.processes, *plan.surroundings, *plan.steps)) == {
         "worker": AMOUNTS.worker_kills,
         "gateway": AMOUNTS.gateway_kills,
         "drain": AMOUNTS.drains,
@@ -26,6 +26,8 @@ def test_a_plan_holds_as_many_faults_as_were_asked_for() -> None:
         "storage": AMOUNTS.storage_outages,
         "network": AMOUNTS.network_faults,
         "database": AMOUNTS.database_cuts,
+        "hang": AMOUNTS.hangs,
+        "corruption": AMOUNTS.corruptions,
     }
 
 
@@ -38,7 +40,7 @@ def test_half_of_the_kills_are_at_named_phases_and_every_phase_has_its_turn() ->
 
 def test_faults_come_in_order_while_jobs_are_under_way() -> None:
     plan = make_plan(7, AMOUNTS, tuple(STAGES))
-    for row in (plan.processes, plan.surroundings):
+    for row in plan.rows:
         assert all(sooner.after <= later.after for sooner, later in pairwise(row))
         assert all(FIRST <= fault.after <= LAST for fault in row)
 

@@ -19,6 +19,8 @@ AMOUNTS = Amounts(
     gateway_kills=1,
     drains=2,
     database_cuts=1,
+    hangs=0,
+    corruptions=2,
 )
 
 
