@@ -201,12 +201,18 @@ class LettersContract(StoreSuite):
         assert len(acted) == 1
         assert store.letters(ALL) == (first,)
 
-    def test_threads_settling_one_letter_act_once(self, store: JobStore) -> None:
-        store.file_letter(letter())
+    def test_threads_settling_the_same_letters_act_once_on_each(self, store: JobStore) -> None:
+        names = [f"letter-{number}" for number in range(20)]
+        for name in names:
+            store.file_letter(letter(name))
         acted: list[FiledLetter] = []
-        told = at_once(lambda _: store.settle_letter("letter-1", "replayed", "ann", noting(acted)), THREADS)
-        assert len(acted) == 1
-        assert [settled.state for settled in told if settled] == ["replayed"]
+
+        def settle_all(_: int) -> int:
+            settled = [store.settle_letter(name, "replayed", "ann", noting(acted)) for name in names]
+            return len([one for one in settled if one])
+
+        assert sum(at_once(settle_all, THREADS)) == len(names)
+        assert sorted(filed.letter.letter_id for filed in acted) == sorted(names)
 
     def test_an_act_that_fails_leaves_the_letter_open(self, store: JobStore) -> None:
         store.file_letter(letter())

@@ -2,9 +2,11 @@
 
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 
 import psycopg
 import pytest
+from sqlalchemy import Connection
 from sqlalchemy.event import listen
 
 from shared.contracts.errors import Permanent, Transient
@@ -125,6 +127,35 @@ def test_while_a_job_is_published_others_add_and_record_and_releasers_wait_their
         second = others[0].result()
     assert [released and released.job_id for released in (first, second)] == ["job-1", "job-3"]
     store.close()
+
+
+def test_a_job_that_is_just_being_added_is_not_overlooked(postgres_url: str) -> None:
+    """Its caller's turn has come and nothing of it is seen to wait; the releaser waits for the end of the addition."""
+    store = open_job_store(postgres_url)
+    store.add(job("job-1"))
+    store.record(event("cancelled", job_id="job-1"))
+    engine = connect(postgres_url)
+    adding, added = Event(), Event()
+
+    def hold(_: Connection) -> None:
+        adding.set()
+        added.wait()
+
+    listen(engine, "commit", hold)
+    slow = SqlJobStore(engine)
+    with ThreadPoolExecutor(2) as threads, psycopg.connect(postgres_url, autocommit=True) as watcher:
+        threads.submit(slow.add, job("job-2"))
+        adding.wait()
+        released = threads.submit(store.release, "interactive", 9, ignore)
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while watcher.execute(waiting).fetchone() == (0,) and not released.done():
+            pass
+        added.set()
+        taken = released.result()
+    assert taken is not None
+    assert taken.job_id == "job-2"
+    for each in (store, slow):
+        each.close()
 
 
 def test_a_releaser_that_the_server_disconnects_while_it_publishes_leaves_the_job_waiting(

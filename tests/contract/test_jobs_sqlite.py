@@ -196,6 +196,21 @@ def test_no_byte_of_an_erased_subject_is_left_on_the_disk(path: Path) -> None:
     store.close()
 
 
+def test_an_erasure_cleans_up_what_an_older_version_left_behind(path: Path) -> None:
+    """It deleted and changed rows without zeroing them."""
+    store = open_job_store(f"sqlite:///{path}")
+    store.add(job(subject="the-doctor"))
+    older = sqlite3.connect(path, isolation_level=None)
+    older.execute("PRAGMA secure_delete = OFF")
+    older.execute("DELETE FROM jobs")
+    older.execute("PRAGMA wal_checkpoint")
+    older.close()
+    assert b"the-doctor" in path.read_bytes()
+    store.erase_subject("the-doctor")
+    assert [file.name for file in path.parent.iterdir() if b"the-doctor" in file.read_bytes()] == []
+    store.close()
+
+
 def test_an_erasure_that_a_reader_stands_in_the_way_of_says_so_and_is_made_good_by_the_next(path: Path) -> None:
     store = open_job_store(f"sqlite:///{path}?timeout=0.05")
     store.add(job(subject="the-doctor"))
