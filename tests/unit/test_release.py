@@ -25,12 +25,13 @@ from shared.jobs.port import JobStore
 from tests.contract.jobs_samples import at, event, first_message, job, request
 from tests.unit.gateway_door import PATIENCE_S, opened
 
+NOW = now()
 FALLBACK_S = 600.0
 """So long that only the bell can explain what happens in a test."""
 
 
 def beat(worker: str, state: WorkerState = "idle", silent_for_s: float = 0.0) -> Beat:
-    told_at = now() - timedelta(seconds=silent_for_s)
+    told_at = NOW - timedelta(seconds=silent_for_s)
     return Beat(worker=worker, stage="qa", at=told_at, started_at=told_at, state=state)
 
 
@@ -47,7 +48,7 @@ def beat(worker: str, state: WorkerState = "idle", silent_for_s: float = 0.0) ->
     ids=["none", "six", "seven", "hundred", "draining", "silent"],
 )
 def test_the_window_is_the_live_workers_and_two_but_at_least_eight(beats: list[Beat], window: int) -> None:
-    assert window_of(beats, now(), silent_after_s=30) == window
+    assert window_of(beats, NOW, silent_after_s=30) == window
 
 
 class Outlet:
@@ -197,8 +198,8 @@ def test_releases_are_told_to_the_pace(jobs: JobStore, start: Releasers) -> None
 def test_a_window_that_is_set_goes_before_the_workers_beats(jobs: JobStore) -> None:
     for number in range(20):
         jobs.beat(beat(f"w{number}"))
-    assert live_window(jobs, 30.0, None)() == 22
-    assert live_window(jobs, 30.0, 3)() == 3
+    assert live_window(jobs, 3600.0, None)() == 22
+    assert live_window(jobs, 3600.0, 3)() == 3
 
 
 def test_ten_callers_at_once_are_all_served_in_turn(tmp_path: Path) -> None:
