@@ -102,6 +102,7 @@ class Deployment:
             "DOCTORGEN_STORAGE__SECRET_KEY": self.storage.secret_key.get_secret_value(),
             "DOCTORGEN_JOBS_URL": self.jobs_url,
             "DOCTORGEN_DATA_DIR": str(self.folder / "client"),
+            "DOCTORGEN_BEAT_INTERVAL_S": "1",
         }
 
     def start(self, name: str, *command: str, **environment: str) -> Process:
