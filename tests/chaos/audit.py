@@ -128,6 +128,7 @@ def title_of(struck: Struck) -> str:
         "broker": "broker killed and restarted",
         "storage": "storage stopped",
         "database": "database sessions ended",
+        "disk": "broker's disk lost",
         "hang": "step hung until its deadline",
         "corruption": f"{struck.how} cut short",
     }[struck.fault.kind]

@@ -113,6 +113,9 @@ class Striker:
                 self._stopping.wait(SAFE_TO_KILL_AFTER_S)
                 self._house.rabbit.kill()
                 self._house.rabbit.start()
+            case "disk":
+                self._stopping.wait(SAFE_TO_KILL_AFTER_S)
+                self._house.lose_the_brokers_disk()
             case "storage":
                 self._house.ceph.stop_gateway()
                 self._stopping.wait(fault.lasts_s)

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from doctor_image_gen.settings import Settings
+from doctor_image_gen.stack import Connections
 from services.gateway.defaults import GenerationDefaults
 from shared.storage.settings import StorageSettings
 from shared.vision.photos import PhotoLimits
@@ -72,12 +73,23 @@ class House:
             "DOCTORGEN_STORAGE__SECRET_KEY": self.account.secret_key,
             **{f"DOCTORGEN_STORAGE__{name.upper()}": str(value) for name, value in STORAGE_PATIENCE.items()},
             "DOCTORGEN_JOBS_URL": settings.jobs_url_or_file,
+            "DOCTORGEN_BEAT_INTERVAL_S": "1.0",
+            "DOCTORGEN_GATEWAY__RESCUE_PERIOD_S": "3.0",
+            "DOCTORGEN_GATEWAY__WORKER_SILENT_AFTER_S": "8.0",
             "DOCTORGEN_LIMITS__STEP_DEADLINE_S": str(STEP_DEADLINE_S),
             "DOCTORGEN_DATA_DIR": str(self.folder / "data"),
             "DOCTORGEN_CONFIG": str(self.folder / "empty.yaml"),
             "DOCTORGEN_GENERATION__RECIPE": RECIPE_NAME,
             "DOCTORGEN_PHOTO_LIMITS__MIN_SIDE_PX": str(LIMITS.min_side_px),
         }
+
+    def lose_the_brokers_disk(self) -> None:
+        """Kill the broker, lose all that it had, start it, and lay out its exchanges and queues again."""
+        self.rabbit.kill()
+        self.rabbit.lose_disk()
+        self.rabbit.start()
+        self.rabbit.make_virtual_host(self.virtual_host)
+        Connections.open(self.settings).close()
 
     def messages(self) -> dict[str, int]:
         """How many messages wait or are in somebody's hands, by queue; the queues of listeners are not asked."""

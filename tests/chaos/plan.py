@@ -29,7 +29,7 @@ NETWORK = (
 )
 """Which connections, and what becomes of them. `half gone`: a black hole for some, ended by a reset."""
 
-Kind = Literal["worker", "gateway", "drain", "broker", "storage", "network", "database", "hang", "corruption"]
+Kind = Literal["worker", "gateway", "drain", "broker", "storage", "network", "database", "hang", "corruption", "disk"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Amounts:
     database_cuts: int = 10
     hangs: int = 4
     corruptions: int = 16
+    disk_losses: int = 2
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def make_plan(seed: int, amounts: Amounts, stages: Sequence[str]) -> Plan:
         Fault("network", _moment(rng), how, target, rng.uniform(1, 5))
         for target, how in islice(cycle(NETWORK), amounts.network_faults)
     ]
+    surroundings += [Fault("disk", _moment(rng), "lost", "broker") for _ in range(amounts.disk_losses)]
     surroundings += [
         Fault("database", _moment(rng), "sessions ended", "database") for _ in range(amounts.database_cuts)
     ]

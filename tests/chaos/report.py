@@ -43,6 +43,7 @@ def table(account: Account, ends: Ends, repetition: Repetition, recovery: dict[s
         ("workers told to end (SIGTERM)", struck["drain"]),
         ("gateway kills", struck["gateway"]),
         ("broker kills", struck["broker"]),
+        ("losses of the broker's disk with all messages", struck["disk"]),
         ("storage outages", struck["storage"]),
         ("network faults", struck["network"]),
         ("database sessions ended", struck["database"]),

@@ -4,14 +4,12 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 
-from doctor_image_gen.client import Client, id_of
 from doctor_image_gen.stack import Connections
-from shared.contracts.errors import Transient
+from tests.chaos.caller import Caller
 from tests.chaos.faults import Striker, Struck
-from tests.chaos.house import LIMITS, SIDES, House
+from tests.chaos.house import SIDES, House
 from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.orders import Order, orders
 from tests.chaos.plan import Plan
@@ -25,10 +23,7 @@ OUTSTANDING = 40
 MOST_JOBS = 4
 """As many times more than planned are filed at most, to keep the pipeline at work while faults are left."""
 
-FILED_TWICE = 0.1
 MISCHIEF_SHARE = 0.06
-STALLED_AFTER_S = 150.0
-FILING_PAUSE_S = 0.3
 EMPTY_WITHIN_S = 90.0
 LOOK_EVERY_S = 0.5
 
@@ -60,7 +55,6 @@ def perform(plan: Plan, house: House) -> Account:
                 slot.start()
             striker.start()
             filed = _file(plan, house, watch, striker)
-            _wait_for_the_end(watch)
             striker.stop()
             left, statuses = _come_to_rest(house, groups)
         finally:
@@ -96,48 +90,18 @@ def _slots(seed: int, house: House) -> dict[str, list[Slot]]:
 
 
 def _file(plan: Plan, house: House, watch: Watch, striker: Striker) -> dict[str, Order]:
-    """File the plan's jobs, and as many more as it takes until all faults have struck a pipeline at work."""
+    """File the plan's jobs, and as many more as it takes until all faults have struck a pipeline at work; all ended."""
     folder = house.folder / "photos"
     folder.mkdir()
-    rng = Random(f"file/{plan.seed}")
-    filed: dict[str, Order] = {}
     with closing(Connections.open(house.settings_of(0))) as connections:
-        client = Client(connections, LIMITS)
+        caller = Caller(connections, watch, Random(f"file/{plan.seed}"))
         for order in orders(plan.seed, folder):
             enough = plan.amounts.jobs if striker.is_through else MOST_JOBS * plan.amounts.jobs
-            if len(filed) >= enough:
+            if len(caller.filed) >= enough or not caller.wait_until_fewer_than(OUTSTANDING):
                 break
-            job_id = id_of(order.request)
-            filed[job_id] = order
-            watch.expect(job_id)
-            for _ in range(2 if rng.random() < FILED_TWICE else 1):
-                _file_one(connections, client, order)
-            if not watch.wait_until(partial(_is_below, watch, OUTSTANDING), STALLED_AFTER_S):
-                break
-    return filed
-
-
-def _file_one(connections: Connections, client: Client, order: Order) -> None:
-    """As a caller does: put the photo, publish the request, try again while there is trouble."""
-    while True:
-        try:
-            connections.store.put(order.request.photos[0].key, order.photo.read_bytes(), "image/png")
-            client.submit(order.request)
-        except Transient:
-            time.sleep(FILING_PAUSE_S)
-        else:
-            return
-
-
-def _wait_for_the_end(watch: Watch) -> None:
-    """Until all have ended, or for so long not one of them."""
-    while before := watch.outstanding:
-        if not watch.wait_until(partial(_is_below, watch, before), STALLED_AFTER_S):
-            return
-
-
-def _is_below(watch: Watch, bound: int) -> bool:
-    return watch.outstanding < bound
+            caller.file(order)
+        caller.wait_until_fewer_than(1)
+    return caller.filed
 
 
 def _come_to_rest(house: House, groups: Mapping[str, Sequence[Slot]]) -> tuple[dict[str, int], dict[str, int]]:

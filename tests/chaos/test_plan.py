@@ -28,6 +28,7 @@ def test_a_plan_holds_as_many_faults_as_were_asked_for() -> None:
         "database": AMOUNTS.database_cuts,
         "hang": AMOUNTS.hangs,
         "corruption": AMOUNTS.corruptions,
+        "disk": AMOUNTS.disk_losses,
     }
 
 

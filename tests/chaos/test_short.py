@@ -21,6 +21,7 @@ AMOUNTS = Amounts(
     database_cuts=1,
     hangs=0,
     corruptions=2,
+    disk_losses=0,
 )
 
 

@@ -24,6 +24,7 @@ class Watch:
         self._changed = threading.Condition()
         self._expected: dict[str, None] = {}
         self._finished: dict[str, float] = {}
+        self._began = time.monotonic()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
         self._thread.start()
@@ -35,10 +36,16 @@ class Watch:
             return dict(self._finished)
 
     @property
-    def outstanding(self) -> int:
-        """How many jobs are expected to end yet."""
+    def outstanding(self) -> tuple[str, ...]:
+        """The jobs that are expected to end yet."""
         with self._changed:
-            return len(self._expected)
+            return tuple(self._expected)
+
+    @property
+    def stands_still_for_s(self) -> float:
+        """How long ago the last job ended, in seconds."""
+        with self._changed:
+            return time.monotonic() - max(self._finished.values(), default=self._began)
 
     def expect(self, job_id: str) -> None:
         """Look out for a job from now on."""

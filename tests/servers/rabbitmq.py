@@ -100,6 +100,10 @@ class RabbitNode:
         """Kill the node as a power cut would (SIGKILL)."""
         self._end(self._processes.pop(), signal.SIGKILL)
 
+    def lose_disk(self) -> None:
+        """Take everything from a killed node that it had written: users, virtual hosts, queues, messages."""
+        shutil.rmtree(self._folder / "mnesia")
+
     def settle(self) -> None:
         """Wait until a queue declared just now survives `kill` with what it confirms."""
         time.sleep(SAFE_TO_KILL_AFTER_S)
@@ -115,12 +119,16 @@ class RabbitNode:
     def virtual_host(self) -> Iterator[str]:
         """Lend a fresh virtual host: queues and exchanges of its own."""
         name = f"test-{secrets.token_hex(4)}"
-        self.api("PUT", f"/vhosts/{name}")
-        self.api("PUT", f"/permissions/{name}/guest", {"configure": ".*", "write": ".*", "read": ".*"})
+        self.make_virtual_host(name)
         try:
             yield name
         finally:
             self.api("DELETE", f"/vhosts/{name}")
+
+    def make_virtual_host(self, name: str) -> None:
+        """Make a virtual host; harmless where it stands."""
+        self.api("PUT", f"/vhosts/{name}")
+        self.api("PUT", f"/permissions/{name}/guest", {"configure": ".*", "write": ".*", "read": ".*"})
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Call the management API; returns the decoded answer, or None where there is none."""
