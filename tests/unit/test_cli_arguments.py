@@ -25,6 +25,10 @@ COMMANDS = (
     "worker",
     "gateway",
     "check",
+    "batch",
+    "dead",
+    "subject",
+    "retention",
     "scenarios",
     "recipes",
 )
