@@ -23,7 +23,8 @@ from services.gateway.intake import Intake
 from services.gateway.journal import Journal
 from services.gateway.reception import House, Reception
 from services.gateway.release import Releaser, live_window
-from services.gateway.rescue import Rescue, publish_again
+from services.gateway.rescue import Rescue
+from services.gateway.resume import resume
 from services.gateway.retention import Keeper
 from services.gateway.room import Pace, Room
 from services.gateway.settings import Retention
@@ -66,14 +67,24 @@ class Connections:
             store = open_store(settings.storage_or_folder)
             jobs = opened.enter_context(closing(open_job_store(settings.jobs_url_or_file)))
             broker = opened.enter_context(closing(open_broker(settings.broker_url.get_secret_value())))
-            broker.declare(topology(retry_ladder_ms=settings.retry.ladder_ms))
+            connections = cls(broker, store, jobs)
+            connections.declare(settings)
             opened.pop_all()
-        return cls(broker, store, jobs)
+        return connections
+
+    def declare(self, settings: Settings) -> None:
+        """Make every exchange and queue exist."""
+        self.broker.declare(topology(retry_ladder_ms=settings.retry.ladder_ms))
 
     def close(self) -> None:
         """Close all three."""
         self.broker.close()
         self.jobs.close()
+
+
+def gateway_name() -> str:
+    """Host and process, e.g. `node7.gateway.4711`."""
+    return f"{socket.gethostname()}.gateway.{os.getpid()}"
 
 
 def gateway_loops(
@@ -90,7 +101,7 @@ def gateway_loops(
         stages: whose operations recipes may name.
         recipe: finds a recipe by name; by default those that ship and those of the user's folder.
     """
-    name = f"{socket.gethostname()}.gateway.{os.getpid()}"
+    name = gateway_name()
     broker, store, jobs = connections.broker, connections.store, connections.jobs
     chosen = settings.gateway
     house = House(
@@ -113,7 +124,14 @@ def gateway_loops(
         Releaser(broker, jobs, window, bell, pace, chosen.look_after_s),
         Journal(broker, jobs, teller, tombs, bell, name),
         Undertaker(broker, jobs, tombs, (*stages, INTAKE_KEY, JOURNAL), name),
-        Rescue(broker, jobs, settings.retry.ladder_ms, chosen.rescue_period_s, chosen.worker_silent_after_s),
+        Rescue(
+            broker,
+            jobs,
+            settings.retry.ladder_ms,
+            chosen.rescue_period_s,
+            chosen.worker_silent_after_s,
+            lambda: connections.declare(settings),
+        ),
         *keepers,
     )
 
@@ -149,7 +167,7 @@ class Stack:
             self.connections = opened.enter_context(closing(Connections.open(settings)))
             if settings.embedded:
                 opened.enter_context(closing(PipelineLock.take(settings.data_dir)))
-                publish_again(self.connections.broker, self.connections.jobs.released())
+                resume(self.connections.broker, self.connections.jobs, settings.retry, gateway_name())
             self._opened = opened.pop_all()
         self._workers = [self._worker(stage) for stage in STAGES] if settings.embedded else []
         self._gateway = gateway_loops(settings, self.connections) if settings.embedded else ()

@@ -28,7 +28,11 @@ def publish_again(broker: Broker, lost: Iterable[Job]) -> int:
 
 
 class Rescue:
-    """Looks around every `period_s` in the thread that calls `run`, until `stop`."""
+    """Looks around every `period_s` in the thread that calls `run`, until `stop`.
+
+    `declare` makes the queues exist; it is called when they cannot be looked into, for a broker that has lost its disk
+    knows of none.
+    """
 
     def __init__(
         self,
@@ -37,12 +41,14 @@ class Rescue:
         ladder_ms: tuple[int, ...],
         period_s: float,
         silent_after_s: float,
+        declare: Callable[[], None],
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._broker = broker
         self._jobs = jobs
         self._ladder_ms = ladder_ms
         self._period_s = period_s
+        self._declare = declare
         self._sightings = Sightings(silent_after_s, clock)
         self._suspicions: Mapping[str, Suspicion] = {}
         self._stopping = threading.Event()
@@ -54,6 +60,7 @@ class Rescue:
                 self.look()
             except DoctorGenError as error:
                 log.warning("lost jobs cannot be looked for now: %s", error)
+                self._make_queues_exist()
 
     def stop(self) -> None:
         """Look no more."""
@@ -75,6 +82,12 @@ class Rescue:
             log.warning("job %s was lost at %s: its message is published again", job.job_id, place_of(job))
         publish_again(self._broker, lost)
         return tuple(job.job_id for job in lost)
+
+    def _make_queues_exist(self) -> None:
+        try:
+            self._declare()
+        except DoctorGenError as error:
+            log.warning("the queues cannot be declared now: %s", error)
 
     def _seen(self) -> Scene:
         """The order is that of the evidence: who has what in hand is asked before the queues are looked into."""

@@ -1,5 +1,6 @@
 """Rescue: a job is lost when every place it could be at was looked into, and never because time has passed."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -19,6 +20,7 @@ from shared.jobs.port import Job, JobStore
 from tests.contract.jobs_samples import DAWN, at, event, first_message, job, record_of
 
 HERE = ("qa", "interactive")
+PATIENCE_S = 10.0
 LADDER_MS = (60_000, 300_000)
 
 
@@ -137,7 +139,7 @@ class Scenery:
         self.broker = EmbeddedBroker()
         self.broker.declare(topology(retry_ladder_ms=LADDER_MS))
         self.jobs = jobs
-        self.rescue = Rescue(self.broker, jobs, LADDER_MS, 1.0, 30.0)
+        self.rescue = Rescue(self.broker, jobs, LADDER_MS, 0.01, 30.0, lambda: None)
         self.minute = 0.0
         jobs.add(job("job-1"))
         jobs.release("interactive", 8, lambda _: None)
@@ -207,3 +209,21 @@ def test_workers_that_were_silent_for_a_day_are_forgotten(scenery: Scenery) -> N
     scenery.jobs.beat(Beat(worker="old", stage="qa", at=DAWN - timedelta(days=2), started_at=DAWN, state="idle"))
     scenery.look()
     assert scenery.jobs.workers() == ()
+
+
+def test_a_broker_that_has_lost_its_disk_gets_its_queues_back(tmp_path: Path) -> None:
+    """And then the jobs that were in them: here no worker is left that might have one."""
+    with (
+        closing(open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as jobs,
+        closing(EmbeddedBroker()) as bare,
+    ):
+        jobs.add(job("job-1"))
+        jobs.release("interactive", 8, lambda _: None)
+        rescue = Rescue(bare, jobs, LADDER_MS, 0.01, 30.0, lambda: bare.declare(topology(retry_ladder_ms=LADDER_MS)))
+        thread = threading.Thread(target=rescue.run)
+        thread.start()
+        delivery = bare.subscribe(*work_queues("qa")).receive(PATIENCE_S)
+        rescue.stop()
+        thread.join(PATIENCE_S)
+        assert delivery is not None
+        assert StepMessage.from_json(delivery.body).job_id == "job-1"

@@ -1,0 +1,88 @@
+"""The embedded pipeline after its process was killed: jobs go on, and none can end the process for ever."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from services.gateway.resume import crashes_of, resume
+from shared.broker.embedded import EmbeddedBroker
+from shared.broker.topology import topology, work_queues
+from shared.contracts.event import Event
+from shared.jobs.open import open_job_store
+from shared.jobs.port import JobStore, LetterFilter
+from shared.worker.retry import RetryPolicy, RetryRule
+from tests.contract.jobs_samples import event, job, record_of
+
+POLICY = RetryPolicy(rules={"WorkerCrashed": RetryRule(attempts=3)})
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[JobStore]:
+    with closing(open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as store:
+        yield store
+
+
+def released(jobs: JobStore, job_id: str, *events: Event) -> None:
+    jobs.add(job(job_id))
+    jobs.release("interactive", 99, lambda _: None)
+    for told in events:
+        jobs.record(told)
+
+
+def restart(jobs: JobStore) -> list[str]:
+    """A new process takes the jobs up; the ids of those that go on."""
+    with closing(EmbeddedBroker()) as broker:
+        broker.declare(topology())
+        count = resume(broker, jobs, POLICY, "w")
+        subscription = broker.subscribe(*work_queues("qa"))
+        found = []
+        while (delivery := subscription.receive(0)) is not None:
+            found.append(str(delivery.message_id).split(".", maxsplit=1)[0])
+            delivery.ack()
+    assert count == len(found)
+    return found
+
+
+def test_what_was_released_goes_on_and_what_waits_or_has_ended_does_not(jobs: JobStore) -> None:
+    """What waits is the releaser's."""
+    released(jobs, "job-1")
+    released(jobs, "job-2", event("done", job_id="job-2"))
+    jobs.add(job("job-3"))
+    assert restart(jobs) == ["job-1"]
+
+
+def test_a_step_that_ends_the_process_again_and_again_goes_to_the_dead_letters(jobs: JobStore) -> None:
+    """Else every start of the pipeline would end in the same crash."""
+    finished = event("finished", "encode", record=record_of("encode"))
+    released(jobs, "job-1", finished, event("started", "base"))
+    released(jobs, "job-2")
+    goes_on = []
+    for _ in range(4):
+        goes_on.append(restart(jobs))
+        jobs.record(event("started", "base"))
+    assert goes_on == [["job-1", "job-2"], ["job-1", "job-2"], ["job-2"], ["job-2"]]
+    dead = jobs.get("job-1")
+    assert dead is not None
+    assert dead.state == "dead"
+    assert dead.error is not None
+    assert dead.error.message == "the process ended 3 times while it was at step 'base'"
+    (filed,) = jobs.letters(LetterFilter())
+    assert (filed.letter.job_id, filed.letter.step, filed.letter.attempts) == ("job-1", "base", 3)
+    assert filed.letter.message == dead.first_message
+
+
+def test_a_job_that_gets_on_is_not_counted_against(jobs: JobStore) -> None:
+    """Each step has its own count."""
+    released(jobs, "job-1", event("started", "encode"))
+    for step in ("encode", "base"):
+        for _ in range(2):
+            jobs.record(event("started", step))
+            assert restart(jobs) == ["job-1"]
+        jobs.record(event("finished", step, record=record_of(step)))
+    assert restart(jobs) == ["job-1"]
+
+
+def test_waiting_for_a_step_to_begin_is_no_crash() -> None:
+    assert crashes_of(job()) == 0
