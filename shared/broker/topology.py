@@ -81,7 +81,8 @@ def topology(
         stages: the stages to have queues for.
         retry_ladder_ms: the delays of the retry queues in milliseconds, rising; each lane and the intake get all.
         queue_limit: how many messages may wait in a lane's queue or the intake's before it refuses more. Messages
-            that come back, from retry queues or from consumers, are never lost to it: they wait their turn.
+            that come back, from retry queues or from consumers, are never lost to it. RabbitMQ tries the way out of a
+            retry queue again every three minutes where the queue it leads to was full.
         delayed_retry: `queues` waits in one queue a delay; `native` leaves it to the work queues themselves, with the
             ladder's first and last delay, and declares no retry queues (RabbitMQ 4.3 and later).
 

@@ -223,3 +223,25 @@ def test_a_long_queue_is_swept_in_reasonable_time(broker: RabbitBroker) -> None:
     assert broker.sweep("jobs", lambda body: int(body) % 2 == 0) == 500
     assert time.monotonic() - before < 20
     wait_for_depth(broker, "jobs", 500)
+
+
+@pytest.mark.parametrize("queues", [("jobs",), ("urgent", "jobs")])
+@pytest.mark.parametrize("whole_broker", [False, True])
+def test_what_nobody_received_goes_back_uncounted(
+    rabbitmq_url: str, broker: RabbitBroker, queues: tuple[str, ...], whole_broker: bool
+) -> None:
+    """A worker that is told to stop just when a message reaches it leaves no mark on the message."""
+    worker = RabbitBroker(rabbitmq_url)
+    try:
+        subscription = worker.subscribe(*queues)
+        broker.publish(job("one"))
+        wait_for_depth(broker, "jobs", 0)
+        if whole_broker:
+            worker.close()
+        else:
+            subscription.close()
+        again = next_of(broker.subscribe("jobs"))
+        assert (again.message_id, again.deliveries, again.redelivered) == ("one", 0, False)
+        again.ack()
+    finally:
+        worker.close()
