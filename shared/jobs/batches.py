@@ -10,10 +10,9 @@ from shared.contracts.batch import BatchRequest, BatchSummary
 from shared.contracts.step import ErrorAccount
 from shared.jobs.journal import ENDS
 from shared.jobs.session import SqlPart
-from shared.jobs.tables import IN_A_BATCH, OPEN, batch_parts, batches, jobs
+from shared.jobs.tables import FAILED, IN_A_BATCH, OPEN, batch_parts, batches, jobs
 
 FAILURES_SHOWN: Final = 10
-_FAILED: Final = sorted(set(ENDS.values()) - {"done"})
 
 
 _COUNTS: Final = (
@@ -113,7 +112,7 @@ def _summary(connection: Connection, batch_id: str) -> BatchSummary | None:
 def _failures(connection: Connection, batch_id: str) -> tuple[str, ...]:
     query = (
         select(jobs.c.job_id, jobs.c.state, jobs.c.error)
-        .where(jobs.c.batch_id == batch_id, IN_A_BATCH, jobs.c.state.in_(_FAILED))
+        .where(jobs.c.batch_id == batch_id, FAILED)
         .order_by(jobs.c.created_at, jobs.c.job_id)
         .limit(FAILURES_SHOWN)
     )

@@ -52,10 +52,10 @@ class Releasing(SqlPart):
             ).scalar_one()
 
     def released(self) -> tuple[Job, ...]:
-        query = select(jobs).where(IN_FLIGHT).order_by(jobs.c.created_at, jobs.c.job_id)
+        query = select(jobs).where(jobs.c.lane.in_(_LOCKS), IN_FLIGHT)
         with self._reading() as connection:
             rows = connection.execute(query).mappings().all()
-        return tuple(job_of(row) for row in rows)
+        return tuple(sorted(map(job_of, rows), key=lambda job: (job.created_at, job.job_id)))
 
 
 def _is_full(connection: Connection, lane: Lane, window: int) -> bool:

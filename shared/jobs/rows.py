@@ -58,6 +58,7 @@ def replay_of(job: Job) -> dict[str, Any]:
     """The columns that a replay changes."""
     return {
         **changes_of(job),
+        "lane": lane_of(job),
         "released_at": job.released_at,
         "first_message": _document(job.first_message),
     }

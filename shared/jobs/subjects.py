@@ -36,7 +36,7 @@ class Subjects(SqlPart):
             told_of = dead_letters.c.job_id.in_(select(jobs.c.job_id).where(jobs.c.subject == subject))
             spoken_of = or_(dead_letters.c.subject == subject, told_of, _names_in_its_body(connection, subject))
             removed = _remove(connection, its_jobs, spoken_of)
-        scrub(self._engine, self._name)
+        scrub(self._engine, self._name, removed=any(removed.values()))
         return removed
 
     def erase_older(self, than: Instant) -> Mapping[str, int]:

@@ -29,6 +29,7 @@ OPEN = text("state IN ('accepted', 'running')")
 WAITING = text("state = 'accepted' AND released_at IS NULL")
 IN_FLIGHT = text("state IN ('accepted', 'running') AND released_at IS NOT NULL")
 ENDED = text("state NOT IN ('accepted', 'running')")
+FAILED = text("state IN ('refused', 'dead', 'cancelled', 'expired')")
 IN_A_BATCH = text("batch_id IS NOT NULL")
 HAS_A_TURN = text("waiting_since IS NOT NULL")
 """What partial indices hold. A query must say the very same to be served by one, so both take it from here."""
@@ -88,6 +89,7 @@ jobs = Table(
     partial_index("ix_jobs_waiting", WAITING, "lane", "caller", "created_at", "job_id", "state", "released_at"),
     partial_index("ix_jobs_in_flight", IN_FLIGHT, "lane"),
     partial_index("ix_jobs_ended", ENDED, "updated_at"),
+    partial_index("ix_jobs_failed", FAILED, "batch_id", "created_at", "job_id"),
     partial_index("ix_jobs_batch_counts", IN_A_BATCH, "batch_id", "state", "score", "passed", "seconds", "cost_usd"),
 )
 

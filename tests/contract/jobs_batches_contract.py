@@ -6,7 +6,7 @@ import pytest
 
 from shared.contracts.batch import BatchRequest, BatchSubject, BatchSummary
 from shared.contracts.errors import Transient
-from shared.contracts.event import JobResult
+from shared.contracts.event import EventKind, JobResult
 from shared.contracts.request import PhotoRef
 from shared.contracts.verdict import VerdictSummary
 from shared.jobs.port import JobStore
@@ -84,12 +84,13 @@ class BatchesContract(StoreSuite):
         assert summary is not None
         assert summary.failures == tuple(f"job-{number} refused: the store is away" for number in range(1, 11))
 
-    def test_a_failure_without_an_error_is_told_by_its_state(self, store: JobStore) -> None:
+    @pytest.mark.parametrize("kind", ["refused", "dead", "cancelled", "expired"])
+    def test_a_failure_without_an_error_is_told_by_its_state(self, store: JobStore, kind: EventKind) -> None:
         add(store, 1)
-        store.record(event("expired", job_id="job-1"))
+        store.record(event(kind, job_id="job-1"))
         summary = store.batch("batch-1")
         assert summary is not None
-        assert summary.failures == ("job-1 expired",)
+        assert summary.failures == (f"job-1 {kind}",)
 
     def test_a_job_that_is_replayed_counts_as_it_then_ends(self, store: JobStore) -> None:
         add(store, 1)

@@ -254,6 +254,13 @@ class LettersContract(StoreSuite):
         assert done.state == "done"
         assert store.released() == ()
 
+    def test_a_replay_of_a_job_that_never_had_a_message_counts_in_its_messages_lane(self, store: JobStore) -> None:
+        store.add(job(state="refused", first_message=None, error=TROUBLE))
+        store.file_letter(letter())
+        again = first_message().model_copy(update={"run": 1, "priority": "bulk"})
+        store.settle_letter("letter-1", "replayed", "ann", lambda _: again)
+        assert (store.in_flight("bulk"), ids(store.released())) == (1, ["job-1"])
+
     def test_a_replay_of_a_job_that_is_not_known_settles_the_letter_alone(self, store: JobStore) -> None:
         store.file_letter(letter())
         settled = store.settle_letter("letter-1", "replayed", "ann", lambda _: first_message())

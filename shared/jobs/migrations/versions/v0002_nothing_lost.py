@@ -16,6 +16,7 @@ OPEN = sa.text("state IN ('accepted', 'running')")
 WAITING = sa.text("state = 'accepted' AND released_at IS NULL")
 IN_FLIGHT = sa.text("state IN ('accepted', 'running') AND released_at IS NOT NULL")
 ENDED = sa.text("state NOT IN ('accepted', 'running')")
+FAILED = sa.text("state IN ('refused', 'dead', 'cancelled', 'expired')")
 IN_A_BATCH = sa.text("batch_id IS NOT NULL")
 HAS_A_TURN = sa.text("waiting_since IS NOT NULL")
 
@@ -56,6 +57,7 @@ def _add_to_jobs() -> None:
     _index("ix_jobs_waiting", "jobs", waiting, WAITING)
     _index("ix_jobs_in_flight", "jobs", ["lane"], IN_FLIGHT)
     _index("ix_jobs_ended", "jobs", ["updated_at"], ENDED)
+    _index("ix_jobs_failed", "jobs", ["batch_id", "created_at", "job_id"], FAILED)
     counted = ["batch_id", "state", "score", "passed", "seconds", "cost_usd"]
     _index("ix_jobs_batch_counts", "jobs", counted, IN_A_BATCH)
 
@@ -190,8 +192,8 @@ def downgrade() -> None:
     """Drop what was added and everything in it."""
     for table in ("erased_subjects", "batch_parts", "batches", "workers", "dead_letters", "turns"):
         op.drop_table(table)
-    for index in ("ix_jobs_batch_counts", "ix_jobs_ended", "ix_jobs_in_flight", "ix_jobs_waiting", "ix_jobs_open"):
-        op.drop_index(index, "jobs")
+    for index in ("batch_counts", "failed", "ended", "in_flight", "waiting", "open"):
+        op.drop_index(f"ix_jobs_{index}", "jobs")
     op.create_index("ix_jobs_state", "jobs", ["state", "created_at"])
     for column in ("cost_usd", "seconds", "passed", "score", "released_at", "run", "lane"):
         op.drop_column("jobs", column)
