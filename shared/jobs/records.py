@@ -1,8 +1,9 @@
 """Jobs and their events, in SQL."""
 
-from typing import Any
+from functools import cached_property
+from typing import Any, Final
 
-from sqlalchemy import Connection, Select, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, or_, select, update
 
 from shared.contracts.errors import InvalidInput
 from shared.contracts.event import Event
@@ -11,6 +12,9 @@ from shared.jobs.port import Job
 from shared.jobs.rows import changes_of, idempotency_column, job_of, lane_of, row_of
 from shared.jobs.session import SqlPart
 from shared.jobs.tables import OPEN, events, jobs, turns
+
+_LOCKED: Final = select(jobs).where(jobs.c.job_id == bindparam("which")).with_for_update()
+_CHANGE: Final = update(jobs).where(jobs.c.job_id == bindparam("which"))
 
 
 class Records(SqlPart):
@@ -32,8 +36,7 @@ class Records(SqlPart):
 
     def record(self, event: Event) -> Job | None:
         with self._writing() as connection:
-            locked = select(jobs).where(jobs.c.job_id == event.job_id).with_for_update()
-            row = connection.execute(locked).mappings().one_or_none()
+            row = connection.execute(_LOCKED, {"which": event.job_id}).mappings().one_or_none()
             if row is None:
                 return None
             before = job_of(row)
@@ -41,7 +44,7 @@ class Records(SqlPart):
                 return before
             after = apply(before, event)
             if after != before:
-                connection.execute(update(jobs).where(jobs.c.job_id == event.job_id).values(changes_of(after)))
+                connection.execute(_CHANGE, {"which": event.job_id, **changes_of(after)})
             return after
 
     def recent(self, limit: int = 20, *, subject: str | None = None, batch_id: str | None = None) -> tuple[Job, ...]:
@@ -80,13 +83,14 @@ class Records(SqlPart):
         """See that the caller has a turn. The row is locked even where it has one: no releaser takes it away now."""
         if job.state != "accepted" or job.released_at is not None or lane_of(job) is None:
             return
-        row = {"lane": lane_of(job), "caller": job.caller, "released": 0, "waiting_since": job.created_at}
-        connection.execute(
-            self._insert(turns)
-            .values(row)
-            .on_conflict_do_update(
-                index_elements=["lane", "caller"],
-                set_={"waiting_since": job.created_at},
-                where=turns.c.waiting_since.is_(None),
-            )
+        turn = {"lane": lane_of(job), "caller": job.caller, "released": 0, "waiting_since": job.created_at}
+        connection.execute(self._give_a_turn, turn)
+
+    @cached_property
+    def _give_a_turn(self) -> Any:
+        insert = self._insert(turns)
+        return insert.on_conflict_do_update(
+            index_elements=["lane", "caller"],
+            set_={"waiting_since": insert.excluded.waiting_since},
+            where=turns.c.waiting_since.is_(None),
         )

@@ -4,10 +4,10 @@ Every caller with a waiting job has a turn, and the turn of the caller that was 
 are taken away lazily: only once a caller's turn has come and none of its jobs is found to wait.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from sqlalchemy import Connection, func, literal, select, text, update
+from sqlalchemy import Connection, bindparam, func, literal, select, text, update
 
 from shared.contracts.base import now
 from shared.contracts.request import Lane
@@ -18,6 +18,27 @@ from shared.jobs.tables import HAS_A_TURN, IN_FLIGHT, WAITING, jobs, turns
 
 _LOCKS: Final[dict[Lane, int]] = {"interactive": 0x72656C0001, "bulk": 0x72656C0002}
 """The PostgreSQL advisory locks that only one releaser of a lane holds at a time; any numbers nobody else uses."""
+
+_THIS_LANE: Final = jobs.c.lane == bindparam("in_lane")
+_ITS_WAITING: Final = (_THIS_LANE, jobs.c.caller == bindparam("of_caller"), WAITING)
+_TURN_IN_LANE: Final = turns.c.lane == bindparam("in_lane")
+_ITS_TURN: Final = _TURN_IN_LANE & (turns.c.caller == bindparam("of_caller"))
+
+_SOME_FLYING: Final = select(literal(1)).select_from(jobs).where(_THIS_LANE, IN_FLIGHT).limit(bindparam("window"))
+_FLYING: Final = select(func.count()).select_from(_SOME_FLYING.subquery())
+_WHOSE_TURN: Final = (
+    select(turns.c.caller)
+    .where(_TURN_IN_LANE, HAS_A_TURN)
+    .order_by(turns.c.released, turns.c.waiting_since, turns.c.caller)
+    .limit(1)
+)
+_OLDEST: Final = select(jobs).where(*_ITS_WAITING).order_by(jobs.c.created_at, jobs.c.job_id).limit(1).with_for_update()
+_LOCK_TURN: Final = select(turns.c.caller).where(_ITS_TURN).with_for_update()
+_STILL_WAITS: Final = select(jobs.c.job_id).where(*_ITS_WAITING).limit(1)
+_TAKE_AWAY: Final = update(turns).where(_ITS_TURN).values(waiting_since=None)
+_RELEASED: Final = update(jobs).where(jobs.c.job_id == bindparam("job")).values(released_at=bindparam("at"))
+_LATEST: Final = select(func.max(turns.c.released)).where(_TURN_IN_LANE).scalar_subquery()
+_HAD_TURN: Final = update(turns).where(_ITS_TURN).values(released=_LATEST + 1)
 
 
 class Releasing(SqlPart):
@@ -59,54 +80,25 @@ class Releasing(SqlPart):
 
 
 def _is_full(connection: Connection, lane: Lane, window: int) -> bool:
-    if window < 1:
-        return True
-    counted = select(literal(1)).select_from(jobs).where(jobs.c.lane == lane, IN_FLIGHT).limit(window).subquery()
-    return connection.execute(select(func.count()).select_from(counted)).scalar_one() >= window
+    return window < 1 or connection.execute(_FLYING, {"in_lane": lane, "window": window}).scalar_one() >= window
 
 
 def _next(connection: Connection, lane: Lane) -> Job | None:
-    while (caller := _whose_turn(connection, lane)) is not None:
-        oldest = _oldest(connection, lane, caller)
-        if oldest is not None:
-            return oldest
-        _take_turn_away(connection, lane, caller)
+    while (caller := connection.execute(_WHOSE_TURN, {"in_lane": lane}).scalar()) is not None:
+        row = connection.execute(_OLDEST, {"in_lane": lane, "of_caller": caller}).mappings().one_or_none()
+        if row is not None:
+            return job_of(row)
+        _take_turn_away(connection, {"in_lane": lane, "of_caller": caller})
     return None
 
 
-def _whose_turn(connection: Connection, lane: Lane) -> str | None:
-    turn = (
-        select(turns.c.caller)
-        .where(turns.c.lane == lane, HAS_A_TURN)
-        .order_by(turns.c.released, turns.c.waiting_since, turns.c.caller)
-        .limit(1)
-    )
-    return connection.execute(turn).scalar()
-
-
-def _oldest(connection: Connection, lane: Lane, caller: str) -> Job | None:
-    query = (
-        select(jobs)
-        .where(jobs.c.lane == lane, jobs.c.caller == caller, WAITING)
-        .order_by(jobs.c.created_at, jobs.c.job_id)
-        .limit(1)
-        .with_for_update()
-    )
-    row = connection.execute(query).mappings().one_or_none()
-    return None if row is None else job_of(row)
-
-
-def _take_turn_away(connection: Connection, lane: Lane, caller: str) -> None:
+def _take_turn_away(connection: Connection, whose: Mapping[str, str]) -> None:
     """Unless a job came meanwhile: whoever adds one holds the turn's row until that job can be seen."""
-    whose = (turns.c.lane == lane) & (turns.c.caller == caller)
-    connection.execute(select(turns.c.caller).where(whose).with_for_update())
-    still = select(jobs.c.job_id).where(jobs.c.lane == lane, jobs.c.caller == caller, WAITING).limit(1)
-    if connection.execute(still).first() is None:
-        connection.execute(update(turns).where(whose).values(waiting_since=None))
+    connection.execute(_LOCK_TURN, whose)
+    if connection.execute(_STILL_WAITS, whose).first() is None:
+        connection.execute(_TAKE_AWAY, whose)
 
 
 def _mark(connection: Connection, lane: Lane, job: Job) -> None:
-    connection.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(released_at=job.released_at))
-    latest = select(func.max(turns.c.released)).where(turns.c.lane == lane).scalar_subquery()
-    whose = (turns.c.lane == lane) & (turns.c.caller == job.caller)
-    connection.execute(update(turns).where(whose).values(released=latest + 1))
+    connection.execute(_RELEASED, {"job": job.job_id, "at": job.released_at})
+    connection.execute(_HAD_TURN, {"in_lane": lane, "of_caller": job.caller})

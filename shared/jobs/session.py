@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.jobs.database import LOCK_WAIT_S, for_writing, name_of
 from shared.jobs.failures import classified
+from shared.jobs.tables import metadata
 
 HELD_LIMIT_S: Final = 60
 """How long a transaction on PostgreSQL may stand idle while it publishes; then the server ends it."""
@@ -23,6 +24,7 @@ class SqlPart:
         self._engine = engine
         self._writer = for_writing(engine)
         self._insert = _INSERT[engine.dialect.name]
+        self._insert_once = {table: self._insert_unless_there(table) for table in metadata.sorted_tables}
         self._name = f"The job store ({name_of(engine)})"
 
     @contextmanager
@@ -51,5 +53,7 @@ class SqlPart:
 
     def _insert_new(self, connection: Connection, table: Table, row: dict[str, Any]) -> bool:
         """Whether the row was inserted; a row that shares a unique value with it makes it stay out."""
-        insert = self._insert(table).values(row).on_conflict_do_nothing().returning(*table.primary_key)
-        return connection.execute(insert).first() is not None
+        return connection.execute(self._insert_once[table], row).first() is not None
+
+    def _insert_unless_there(self, table: Table) -> Any:
+        return self._insert(table).on_conflict_do_nothing().returning(*table.primary_key)
