@@ -51,7 +51,12 @@ def watch(arguments: argparse.Namespace) -> int:
                 f"batch '{arguments.batch_id}' is in the process that was asked for it, out of reach from here",
                 "Follow it there, with DoctorImageGenerator(...).wait_for_batch.",
             )
-        end = batches.follow(arguments.batch_id, lambda summary: _tell(summary, as_json=arguments.json))
+
+        def tell(summary: BatchSummary) -> None:
+            if not summary.closed:
+                _tell(summary, as_json=arguments.json)
+
+        end = batches.follow(arguments.batch_id, tell)
     _tell(end, as_json=arguments.json)
     return 0 if end.by_state.keys() <= {"done"} else 1
 

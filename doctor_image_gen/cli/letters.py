@@ -99,7 +99,8 @@ def _job_lines(letter: DeadLetter, job: Job | None) -> Iterator[str]:
         request = job.request
         style = f", style {request.photography_style}" if request.photography_style else ""
         words = f", {request.custom_prompt!r}" if request.custom_prompt else ""
-        yield f"request   {request.scenario}, {len(request.photos)} photos{style}{words}"
+        photos = "1 photo" if len(request.photos) == 1 else f"{len(request.photos)} photos"
+        yield f"request   {request.scenario}, {photos}{style}{words}"
 
 
 def _step_lines(letter: DeadLetter, message: StepMessage) -> Iterator[str]:

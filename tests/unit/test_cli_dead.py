@@ -98,7 +98,7 @@ def test_show_explains_a_letter(type_in: Type, file: Callable[..., None], tmp_pa
     for words in (
         "letter letter-1: open",
         "job       job-1: accepted, run 0; subject somebody, caller tester",
-        "request   consultant, 1 photos",
+        "request   consultant, 1 photo\n",
         "step      two (2 of 3), run 0: upscale.append version 1, engine portable",
         'params    {"word": "!", "fail": 0, "broken": false}',
         f"input     text = one.text: {'a' * 64}",
