@@ -178,7 +178,9 @@ def test_a_dead_letter_can_be_published_again_as_it_is(pipeline: Pipeline) -> No
     assert pipeline.until_ended().kind == "done"
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff\x00", b"{}", b'{"schema_version": 1}', b"[" * 20_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff\x00", b"{}", b'{"schema_version": 1}', b'{"schema_version": 7}', b"[" * 20_000]
+)
 def test_a_malformed_message_is_kept_with_its_reason_and_the_consumer_lives_on(pipeline: Pipeline, body: bytes) -> None:
     pipeline.broker.publish(Outgoing(STEPS, routing_key("refine", "bulk"), body, "bad"))
     letter = pipeline.dead_letter("refine")
