@@ -33,14 +33,9 @@ class PipelineLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
+            holder = os.read(descriptor, 20).decode(errors="replace").strip()
             os.close(descriptor)
-            raise InvalidInput(
-                "data_dir",
-                f"process {holder} runs the pipeline on '{data_dir}'",
-                "Wait until it has ended, use one DoctorImageGenerator for both, or name another folder with "
-                "DOCTORGEN_DATA_DIR.",
-            ) from None
+            raise _taken(data_dir, holder) from None
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         return cls(descriptor)
@@ -48,3 +43,17 @@ class PipelineLock:
     def close(self) -> None:
         """Let the next one have it."""
         os.close(self._descriptor)
+
+
+def _taken(data_dir: Path, holder: str) -> InvalidInput:
+    if holder == str(os.getpid()):
+        return InvalidInput(
+            "data_dir",
+            f"this process runs the pipeline on '{data_dir}' with other settings already",
+            "Close the other DoctorImageGenerator first, or name another data_dir.",
+        )
+    return InvalidInput(
+        "data_dir",
+        f"process {holder or 'unknown'} runs the pipeline on '{data_dir}'",
+        "Wait until it has ended, or name another folder with DOCTORGEN_DATA_DIR.",
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from doctor_image_gen.cached_catalogue import CachedCatalogue
 from doctor_image_gen.lock import PipelineLock
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import LiveDefaults, Settings
@@ -37,7 +38,6 @@ from shared.contracts.errors import Permanent
 from shared.contracts.recipe import Recipe
 from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore
-from shared.prompts.catalogue import Catalogue, load_catalogue
 from shared.storage.open import open_store
 from shared.storage.port import ArtifactStore
 from shared.worker.dispatch import Origin
@@ -136,51 +136,41 @@ def gateway_loops(
     )
 
 
-class CachedCatalogue:
-    """The catalogue, read again when a file of the user's folder has changed."""
+class Pipeline:
+    """The embedded pipeline: the gateway and one worker a stage, each in a thread of this process.
 
-    def __init__(self, user_folder: Path | None) -> None:
-        self._folder = user_folder
-        self._seen: object = None
-        self._catalogue: Catalogue | None = None
-
-    def __call__(self) -> Catalogue:
-        """The catalogue as the folder states it now."""
-        files = self._folder.rglob("*.yaml") if self._folder else ()
-        seen = tuple(sorted((str(path), path.stat().st_mtime_ns) for path in files))
-        if self._catalogue is None or seen != self._seen:
-            self._catalogue = load_catalogue(self._folder)
-            self._seen = seen
-        return self._catalogue
-
-
-class Stack:
-    """Connections, and in the embedded case the gateway and one worker a stage, each in a thread.
-
-    The embedded pipeline holds the lock of its data folder, so whatever is in flight there by the job store's account
-    was in flight in a process that is gone: it is published again, and goes on at its last finished step.
+    It holds the lock of its data folder, so whatever is in flight there by the job store's account was in flight in a
+    process that is gone: it is published again, and goes on at its last finished step.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.users = 1
+        self._broken: list[Exception] = []
         with ExitStack() as opened:
             self.connections = opened.enter_context(closing(Connections.open(settings)))
-            if settings.embedded:
-                opened.enter_context(closing(PipelineLock.take(settings.data_dir)))
-                resume(self.connections.broker, self.connections.jobs, settings.retry, gateway_name())
+            opened.enter_context(closing(PipelineLock.take(settings.data_dir)))
+            resume(self.connections.broker, self.connections.jobs, settings.retry, gateway_name())
+            self._workers = [self._worker(stage) for stage in STAGES]
+            self._gateway = gateway_loops(settings, self.connections)
             self._opened = opened.pop_all()
-        self._workers = [self._worker(stage) for stage in STAGES] if settings.embedded else []
-        self._gateway = gateway_loops(settings, self.connections) if settings.embedded else ()
-        self._broken: list[Exception] = []
         loops = (*self._gateway, *self._workers)
-        self._threads = {loop: threading.Thread(target=self._run, args=(loop,), daemon=True) for loop in loops}
+        self._threads = {loop: threading.Thread(target=self.run, args=(loop,), daemon=True) for loop in loops}
         for thread in self._threads.values():
             thread.start()
 
     def check(self) -> None:
-        """Raise Permanent where a part of the embedded pipeline has ended: whoever waits would wait for ever."""
+        """Raise Permanent where a part has ended: whoever waits would wait for ever."""
         if self._broken:
             raise Permanent(f"the embedded pipeline broke: {self._broken[0]}") from self._broken[0]
+
+    def run(self, loop: Loop) -> None:
+        """Run one part in this thread, and remember what it breaks with."""
+        try:
+            loop.run()
+        except Exception as error:
+            log.exception("%s cannot go on", type(loop).__name__)
+            self._broken.append(error)
 
     def close(self) -> None:
         """Let the current steps finish, hear what they have to tell, then close everything."""
@@ -196,21 +186,6 @@ class Stack:
         for loop in loops:
             self._threads[loop].join(STOP_PATIENCE_S)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _run(self, loop: Loop) -> None:
-        try:
-            loop.run()
-        except Exception as error:
-            log.exception("%s cannot go on", type(loop).__name__)
-            self._broken.append(error)
-
     def _worker(self, stage: str) -> Worker:
         origin = Origin(f"{socket.gethostname()}.{stage}.{os.getpid()}", self.settings.retry)
         return Worker(
@@ -222,3 +197,61 @@ class Stack:
             limits=self.settings.limits.model_copy(update=NO_FRESH_PROCESS),
             beat_interval_s=self.settings.beat_interval_s,
         )
+
+
+_pipelines: dict[tuple[int, Path], Pipeline] = {}
+_pipelines_lock = threading.Lock()
+
+
+def _join(settings: Settings) -> Pipeline:
+    """The pipeline that this process runs with these very settings, or a new one."""
+    place = os.getpid(), settings.data_dir
+    with _pipelines_lock:
+        standing = _pipelines.get(place)
+        if standing is not None and standing.settings == settings:
+            standing.users += 1
+            return standing
+        _pipelines[place] = started = Pipeline(settings)
+        return started
+
+
+def _leave(pipeline: Pipeline) -> None:
+    """The last one to leave closes it."""
+    with _pipelines_lock:
+        pipeline.users -= 1
+        if pipeline.users == 0:
+            del _pipelines[os.getpid(), pipeline.settings.data_dir]
+            pipeline.close()
+
+
+class Stack:
+    """Connections, and in the embedded case a pipeline behind them, shared by all who open it in this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._pipeline = _join(settings) if settings.embedded else None
+        self.connections = self._pipeline.connections if self._pipeline else Connections.open(settings)
+        self._closed = False
+
+    def check(self) -> None:
+        """Raise Permanent where a part of the embedded pipeline has ended: whoever waits would wait for ever."""
+        if self._pipeline is not None:
+            self._pipeline.check()
+
+    def close(self) -> None:
+        """Close the connections; of the last one on an embedded pipeline: let the current steps finish first."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pipeline is None:
+            self.connections.close()
+        else:
+            _leave(self._pipeline)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -106,10 +106,3 @@ def test_a_second_process_is_told_who_has_the_data_folder_and_may_look_at_it(hom
         with closing(Connections.open(settings)) as connections:
             assert connections.jobs.recent()
     Stack(settings).close()
-
-
-def test_two_pipelines_in_one_process_are_as_two_processes(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path / "data")
-    with Stack(settings), pytest.raises(InvalidInput, match=f"process {os.getpid()} runs the pipeline"):
-        Stack(settings)
-    Stack(settings).close()

@@ -184,7 +184,7 @@ def test_defaults_changed_in_the_file_count_for_the_next_job(
     config = tmp_path / "settings.yaml"
     config.write_text("generation: {recipe: sketch, photography_style: noir_no_such}\n")
     monkeypatch.setenv("DOCTORGEN_CONFIG", str(config))
-    changed = Settings(data_dir=settings.data_dir, user_folder=settings.user_folder)
+    changed = Settings(data_dir=tmp_path / "data", user_folder=settings.user_folder)
     with DoctorImageGenerator(changed) as generator:
         with pytest.raises(InvalidInput, match=r"^photography_style: 'noir_no_such' is not known"):
             generator.generate(photo, "speaker", output_path=tmp_path / "1.png")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from doctor_image_gen.cached_catalogue import CachedCatalogue
 from doctor_image_gen.settings import Settings
-from doctor_image_gen.stack import CachedCatalogue, Connections, Stack
+from doctor_image_gen.stack import Connections, Pipeline, Stack
 from doctor_image_gen.stages import STAGES
 from shared.broker.port import Outgoing
 from shared.broker.topology import EVENTS, INTAKE, INTAKE_KEY
@@ -90,26 +91,54 @@ def test_an_open_stack_is_well(stack: Stack) -> None:
 
 
 def test_whoever_waits_is_told_when_a_part_of_the_pipeline_has_broken(settings: Settings) -> None:
-    stack = Stack(settings)
-    broken = threading.Event()
+    pipeline = Pipeline(settings)
 
     class Breaking:
         def run(self) -> None:
-            try:
-                raise ZeroDivisionError("on purpose")
-            finally:
-                broken.set()
+            raise ZeroDivisionError("on purpose")
 
         def stop(self) -> None:
             pass
 
-    thread = threading.Thread(target=stack._run, args=(Breaking(),))  # noqa: SLF001 - no shipped loop breaks
-    thread.start()
-    thread.join(PATIENCE_S)
-    assert broken.is_set()
+    pipeline.check()
+    pipeline.run(Breaking())
     with pytest.raises(Permanent, match="the embedded pipeline broke: on purpose"):
-        stack.check()
-    stack.close()
+        pipeline.check()
+    pipeline.close()
+
+
+def test_all_who_open_the_same_in_one_process_share_one_pipeline(settings: Settings) -> None:
+    """It ends with the last of them."""
+    first, second = Stack(settings), Stack(settings)
+    assert first.connections is second.connections
+    first.close()
+    first.close()
+    with closing(second.connections.broker.listen(EVENTS, ("job.#",))) as events:
+        second.connections.broker.publish(Outgoing(INTAKE, INTAKE_KEY, wire(request("job-1")), "job-1"))
+        assert events.receive(PATIENCE_S) is not None
+    before = set(threading.enumerate())
+    second.close()
+    assert before - set(threading.enumerate()), "its threads have ended"
+    with closing(Stack(settings)) as again:
+        assert again.connections is not first.connections
+
+
+def test_other_settings_for_the_same_folder_are_refused_while_a_pipeline_runs_there(settings: Settings) -> None:
+    with closing(Stack(settings)):
+        other = settings.model_copy(update={"worker_usd_per_hour": 1.0})
+        with pytest.raises(InvalidInput, match="with other settings already") as refused:
+            Stack(other)
+        assert refused.value.field == "data_dir"
+    Stack(other).close()
+
+
+def test_a_data_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    storage = StorageSettings(url=f"file://{tmp_path}/store")
+    jobs_url = SecretStr(f"sqlite:///{tmp_path}/jobs.sqlite")
+    with pytest.raises(InvalidInput, match="Not a directory") as refused:
+        Stack(Settings(data_dir=tmp_path / "file" / "data", storage=storage, jobs_url=jobs_url))
+    assert refused.value.field == "data_dir"
 
 
 @pytest.mark.parametrize(
