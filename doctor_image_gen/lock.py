@@ -49,8 +49,8 @@ def _taken(data_dir: Path, holder: str) -> InvalidInput:
     if holder == str(os.getpid()):
         return InvalidInput(
             "data_dir",
-            f"this process runs the pipeline on '{data_dir}' with other settings already",
-            "Close the other DoctorImageGenerator first, or name another data_dir.",
+            f"this process runs the pipeline on '{data_dir}' already",
+            "Close it first, open it with the very same settings, or name another data_dir.",
         )
     return InvalidInput(
         "data_dir",

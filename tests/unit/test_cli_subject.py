@@ -91,7 +91,7 @@ def test_a_pipeline_that_runs_elsewhere_is_not_erased_under(
     with closing(PipelineLock.take(tmp_path / "data")):
         said = type_in("subject", "erase", SUBJECT, "--yes")
     assert said.status == 2
-    assert said.err.startswith("doctorgen: data_dir: process ")
+    assert said.err.startswith("doctorgen: data_dir: this process runs the pipeline on ")
     assert "1 photo" in type_in("subject", "show", SUBJECT).out
 
 

@@ -126,7 +126,7 @@ def test_all_who_open_the_same_in_one_process_share_one_pipeline(settings: Setti
 def test_other_settings_for_the_same_folder_are_refused_while_a_pipeline_runs_there(settings: Settings) -> None:
     with closing(Stack(settings)):
         other = settings.model_copy(update={"worker_usd_per_hour": 1.0})
-        with pytest.raises(InvalidInput, match="with other settings already") as refused:
+        with pytest.raises(InvalidInput, match="this process runs the pipeline") as refused:
             Stack(other)
         assert refused.value.field == "data_dir"
     Stack(other).close()
