@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from doctor_image_gen.recipes import find_recipe
 from shared.contracts.errors import InvalidInput
 from shared.prompts.catalogue import BACKDROP_LIMIT_BYTES, load_catalogue
 
@@ -157,13 +159,16 @@ def test_a_user_may_have_a_house_style_of_their_own(tmp_path: Path) -> None:
 
 def test_the_examples_in_the_docs_hold(tmp_path: Path) -> None:
     docs = (Path(__file__).parents[2] / "docs/scenarios.md").read_text("utf-8")
-    scenario, style = re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL)
+    scenario, style, recipe = re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL)
     write(tmp_path, "scenarios/dental_surgery.yaml", scenario)
     write(tmp_path, "styles/noir.yaml", style)
     write(tmp_path, "backdrops/plain.yaml", "shell: {kind: studio}")
     catalogue = load_catalogue(tmp_path)
     assert catalogue.scenario("dental_surgery").people == ("a patient in the chair",)
     assert catalogue.style("noir").name == "Noir"
+    name = yaml.safe_load(recipe)["name"]
+    write(tmp_path, f"recipes/{name}.yaml", recipe)
+    assert find_recipe(tmp_path, name).steps
 
 
 def test_fifty_scenarios_of_ones_own_are_taken(tmp_path: Path) -> None:
