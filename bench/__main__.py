@@ -1,35 +1,60 @@
 """`make bench`: every figure beside its bound, printed and kept in bench/RESULTS.md.
 
-Each part runs in a process of its own, so that one's memory and warmth are not another's.
+    python -m bench [PART …]
+
+Each part runs in a process of its own, so that one's memory and warmth are not another's. Parts that are not named keep
+their section. `queue_depth` and `chaos` take long and are measured only when named.
 """
 
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
-from os import cpu_count
+from os import cpu_count, getloadavg
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PARTS = ("portrait", "overhead", "overlap", "storage", "png", "likeness")
+SHORT = ("portrait", "overhead", "overlap", "storage", "png", "likeness")
+LONG = ("queue_depth", "chaos")
+TITLE = """# Figures
+
+The last figures of each benchmark, `python -m bench PART`; its module says what is measured and how. `make bench` runs
+all but the long ones (`queue_depth`, `chaos`).
+"""
 
 
-def main() -> int:
+def main(wanted: tuple[str, ...]) -> int:
     """0 when every bound is held."""
+    sections = kept()
+    for part in wanted or SHORT:
+        sections[part] = measured(part)
+        print(f"## {part}\n\n{sections[part]}\n", flush=True)
+        text = "\n".join(f"## {name}\n\n{sections[name]}\n" for name in (*SHORT, *LONG) if name in sections)
+        RESULTS.write_text(f"{TITLE}\n{text}", "utf-8")
+    return 1 if any("not held" in sections[part] for part in wanted or SHORT) else 0
+
+
+def kept() -> dict[str, str]:
+    """The sections that stand in the file."""
+    if not RESULTS.exists():
+        return {}
+    found = re.split(r"^## (\w+)\n", RESULTS.read_text("utf-8"), flags=re.MULTILINE)[1:]
+    return {name: text.strip() for name, text in zip(found[::2], found[1::2], strict=True)}
+
+
+def measured(part: str) -> str:
+    """A part's table, and the conditions it was measured under."""
+    load = getloadavg()[0]
+    done = subprocess.run([sys.executable, "-m", f"bench.{part}"], stdout=subprocess.PIPE, text=True, check=False)
     conditions = (
-        f"Measured by `make bench` on {datetime.now(UTC):%Y-%m-%d}, {cpu_count()} cores, {platform.machine()}, "
-        f"Python {platform.python_version()}, OpenCV {version('opencv-contrib-python-headless')}. Each part is "
-        "`python -m bench.<part>` in a process of its own; its module says what is measured and how."
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {cpu_count()} cores, load {load:.1f} before the run, "
+        f"{platform.machine()}, Python {platform.python_version()}, OpenCV "
+        f"{version('opencv-contrib-python-headless')}."
     )
-    text = ["# Figures", "", conditions]
-    for part in PARTS:
-        done = subprocess.run([sys.executable, "-m", f"bench.{part}"], stdout=subprocess.PIPE, text=True, check=True)
-        text += ["", f"## {part}", "", done.stdout.strip()]
-        print("\n".join(text[-3:]), flush=True)
-    RESULTS.write_text("\n".join(text) + "\n", "utf-8")
-    return 1 if any("not held" in line for line in text) else 0
+    return f"{conditions}\n\n{done.stdout.strip()}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(tuple(sys.argv[1:])))
