@@ -20,7 +20,7 @@ from bench.figures import HEADER, Figure
 from bench.servers import Servers, servers
 from bench.synthetic import MEDIA, SUBJECT, message, stage
 from shared.broker.open import open_broker
-from shared.broker.topology import queue_name, topology
+from shared.broker.topology import topology, work_queues
 from shared.storage.artifacts import store_artifact
 from shared.storage.open import open_store
 from shared.worker.dispatch import Origin, step_outgoing
@@ -100,7 +100,7 @@ class Ours:
             stage("refine"), self._broker, self._store, Origin("bench"), usd_per_hour=1, observe=self._observe
         )
         self._listener = open_broker(host.broker_url)
-        self._next = self._listener.subscribe(queue_name("qa"))
+        self._next = self._listener.subscribe(*work_queues("qa"))
         self._thread = threading.Thread(target=self._worker.run, daemon=True)
         self._thread.start()
 

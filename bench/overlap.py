@@ -14,7 +14,7 @@ from bench.servers import Servers, servers
 from bench.synthetic import MEDIA, SUBJECT, message, stage
 from shared.broker.open import open_broker
 from shared.broker.port import Broker
-from shared.broker.topology import EVENTS, STAGES, queue_name, topology
+from shared.broker.topology import EVENTS, STAGES, topology, work_queues
 from shared.contracts.event import Event
 from shared.storage.artifacts import store_artifact
 from shared.storage.open import open_store
@@ -68,7 +68,7 @@ def rate(host: Servers, stages: tuple[str, ...]) -> float:
 
 def leave_empty(broker: Broker, name: str) -> None:
     """Take what the measured stages have passed on."""
-    subscription = broker.subscribe(queue_name(name))
+    subscription = broker.subscribe(*work_queues(name))
     for _ in range(JOBS):
         delivery = subscription.receive(10)
         assert delivery is not None
