@@ -35,9 +35,9 @@ from tests.servers.postgres import start_postgres
 
 SHALLOW, DEEP = 100, 10_000
 ROUNDS, ROUND_JOBS = 5, 100
-STEPS = 600
+STEPS = 500
 SINGLES = 5
-WORKERS = {"refine": 2, "qa": 1}
+WORKERS = {"refine": 2, "qa": 2}
 TOLERANCE = 1.1
 LOOK_S = 0.02
 PATIENCE_S = 900.0
@@ -58,7 +58,8 @@ class Deployment:
             "DOCTORGEN_DATA_DIR": str(folder),
             "DOCTORGEN_PHOTO_LIMITS__MIN_SIDE_PX": str(settings.photo_limits.min_side_px),
         }
-        self._log = (folder / "log").open("ab")
+        self._path = folder / "log"
+        self._log = self._path.open("ab")
         self.gateway = self._start("gateway")
         self.workers: list[subprocess.Popen[bytes]] = []
 
@@ -76,6 +77,14 @@ class Deployment:
         for worker in self.workers:
             worker.wait()
         self.workers = []
+
+    def check(self) -> None:
+        """Raise where a process has ended by itself; its log says why."""
+        for process in (*self.workers, self.gateway):
+            if process.poll() is not None:
+                raise RuntimeError(
+                    f"a process ended with status {process.returncode}:\n{self._path.read_text()[-2000:]}"
+                )
 
     def close(self) -> None:
         """End everything."""
@@ -169,7 +178,10 @@ def at_depth(caller: Caller, deployed: Deployment) -> dict[str, float]:
     rate = median(caller.file_many(ROUND_JOBS) for _ in range(ROUNDS))
     depth = caller.taken_in()
     deployed.start_workers()
+    start = monotonic()
     while len(cycles(deployed.notes)) < STEPS:
+        deployed.check()
+        assert monotonic() - start < PATIENCE_S, "the pipeline stands still"
         sleep(LOOK_S * 10)
     workers = max(psutil.Process(worker.pid).memory_info().rss for worker in deployed.workers)
     return {

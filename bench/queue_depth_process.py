@@ -17,6 +17,7 @@ from doctor_image_gen.settings import Settings
 from doctor_image_gen.stack import Connections, gateway_loops
 from shared.contracts.recipe import REQUEST_PHOTOS, Recipe, RecipeStep
 from shared.contracts.step import StepMessage
+from shared.telemetry.logs import log_to_stderr
 from shared.worker.main import run
 from shared.worker.process import serve
 from shared.worker.step import Phase
@@ -56,6 +57,7 @@ def notes(path: Path) -> Iterator[Note]:
 
 def gateway() -> int:
     """Take jobs in and release them until SIGTERM."""
+    log_to_stderr()
     settings = Settings.load()
     connections = Connections.open(settings)
     loops = gateway_loops(settings, connections, STAGES, {RECIPE.name: RECIPE}.__getitem__)

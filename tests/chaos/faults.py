@@ -1,5 +1,6 @@
 """Does what a plan says: strikes each fault when its moment has come, and notes when it was over."""
 
+import math
 import signal
 import threading
 import time
@@ -64,6 +65,11 @@ class Striker:
         """What has struck so far, in the order of the ends."""
         with self._lock:
             return tuple(self._struck)
+
+    @property
+    def disk_lost_at(self) -> float:
+        """When the broker had last lost its disk and stood again; minus infinity where it never did."""
+        return max((each.ended_at for each in self.struck if each.fault.kind == "disk"), default=-math.inf)
 
     @property
     def is_through(self) -> bool:

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-Act = Literal["started", "computed", "died", "ended", "jumped", "again", "struck", "finished"]
+Act = Literal["started", "computed", "died", "ended", "jumped", "again", "struck", "finished", "left"]
 """A computation began, or ended; a process was killed, or ended by itself; a clock jumped; a message was told again;
-a fault struck, and was over; a job was seen to have ended."""
+a fault struck, and was over; a job was seen to have ended;
+messages were left when all jobs had ended."""
 
 
 @dataclass(frozen=True)

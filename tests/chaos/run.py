@@ -1,5 +1,6 @@
 """One chaos run from the first order to the last acknowledgement."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -94,7 +95,7 @@ def _file(plan: Plan, house: House, watch: Watch, striker: Striker) -> dict[str,
     folder = house.folder / "photos"
     folder.mkdir()
     with closing(Connections.open(house.settings_of(0))) as connections:
-        caller = Caller(connections, watch, Random(f"file/{plan.seed}"))
+        caller = Caller(connections, watch, Random(f"file/{plan.seed}"), lambda: striker.disk_lost_at)
         for order in orders(plan.seed, folder):
             enough = plan.amounts.jobs if striker.is_through else MOST_JOBS * plan.amounts.jobs
             if len(caller.filed) >= enough or not caller.wait_until_fewer_than(OUTSTANDING):
@@ -106,20 +107,22 @@ def _file(plan: Plan, house: House, watch: Watch, striker: Striker) -> dict[str,
 
 def _come_to_rest(house: House, groups: Mapping[str, Sequence[Slot]]) -> tuple[dict[str, int], dict[str, int]]:
     """Let late copies be worked off and everybody end politely; what is left in queues, and how everybody ended."""
+    account = Ledger(house.ledger, "rest")
     statuses = {slot.name: slot.end() for slot in groups["mischief"]}
-    _wait_until_empty(house)
+    _wait_until_empty(house, account)
     workers = [slot for stage in STAGES for slot in groups[stage]]
     statuses |= {slot.name: slot.end() for slot in workers}
-    left = _wait_until_empty(house)
+    left = _wait_until_empty(house, account)
     statuses |= {slot.name: slot.end() for slot in groups["gateway"]}
     return left, statuses
 
 
-def _wait_until_empty(house: House) -> dict[str, int]:
+def _wait_until_empty(house: House, account: Ledger) -> dict[str, int]:
     """What still waits in which queues, or in whose hands, when all are empty, or the time is up."""
     until = time.monotonic() + EMPTY_WITHIN_S
     while True:
         left = house.messages()
+        account.note("left", json.dumps(left))
         if time.monotonic() > until or not left:
             return left
         time.sleep(LOOK_EVERY_S)
