@@ -9,7 +9,7 @@ from services.gateway.consumer import Consumer
 from services.gateway.tombs import Tombs
 from shared.broker.port import Broker, Delivery, Outgoing
 from shared.broker.topology import CONTROL, JOURNAL, queue_name
-from shared.contracts.base import Contract
+from shared.contracts.base import Contract, now
 from shared.contracts.batch import BatchEvent
 from shared.contracts.beat import Beat
 from shared.contracts.control import Control
@@ -73,7 +73,7 @@ class Journal:
             return
         match document:
             case Beat():
-                self._jobs.beat(document)
+                self._jobs.beat(document, now())
             case Event() if NO_JOB_HEADER not in delivery.headers:
                 self._record(document)
 

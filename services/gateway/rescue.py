@@ -17,6 +17,7 @@ from shared.worker.dispatch import step_outgoing
 log = logging.getLogger(__name__)
 
 FORGOTTEN_AFTER = timedelta(days=1)
+"""Unheard for this long, by the clock of whoever keeps the journal."""
 
 
 def publish_again(broker: Broker, lost: Iterable[Job]) -> int:

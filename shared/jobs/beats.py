@@ -13,8 +13,8 @@ from shared.jobs.tables import workers
 class Beats(SqlPart):
     """Keeps each worker's newest beat."""
 
-    def beat(self, beat: Beat) -> None:
-        told = {"at": beat.at, "state": beat.state, "document": beat.model_dump_json()}
+    def beat(self, beat: Beat, heard_at: Instant) -> None:
+        told = {"at": beat.at, "heard_at": heard_at, "state": beat.state, "document": beat.model_dump_json()}
         insert = self._insert(workers).values(worker=json.dumps(beat.worker), **told)
         with self._writing() as connection:
             connection.execute(
@@ -29,6 +29,6 @@ class Beats(SqlPart):
         beats = (Beat.from_json(document) for document in documents)
         return tuple(sorted(beats, key=lambda beat: beat.worker))
 
-    def forget_workers(self, older_than: Instant) -> int:
+    def forget_workers(self, heard_before: Instant) -> int:
         with self._writing() as connection:
-            return connection.execute(delete(workers).where(workers.c.at < older_than)).rowcount
+            return connection.execute(delete(workers).where(workers.c.heard_at < heard_before)).rowcount

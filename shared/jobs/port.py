@@ -176,14 +176,14 @@ class JobStore(Protocol):
 
     # -- workers ---------------------------------------------------------------------------------------------------
 
-    def beat(self, beat: Beat) -> None:
-        """Keep a worker's newest sign of life; an older one changes nothing."""
+    def beat(self, beat: Beat, heard_at: Instant) -> None:
+        """Keep a worker's newest sign of life, heard at this moment of our own clock; an older one changes nothing."""
 
     def workers(self) -> tuple[Beat, ...]:
         """The newest beat of each worker that has not said `gone`, by name."""
 
-    def forget_workers(self, older_than: Instant) -> int:
-        """Drop the beats of workers that have been silent since; how many."""
+    def forget_workers(self, heard_before: Instant) -> int:
+        """Drop the workers of whom nothing new was heard since; how many. What their own clocks say is no matter."""
 
     # -- batches ---------------------------------------------------------------------------------------------------
 

@@ -152,6 +152,7 @@ workers = Table(
     Column("worker", Text, primary_key=True, comment="as a JSON string"),
     Column("at", UtcDateTime, nullable=False),
     Column("state", String(16), nullable=False),
+    Column("heard_at", UtcDateTime, nullable=False, comment="by the clock of whoever wrote it down"),
     Column("document", Text, nullable=False, comment="JSON of a Beat"),
 )
 

@@ -196,7 +196,7 @@ def test_done_again_it_finds_nothing(place: Place) -> None:
 def beat(place: Place, number: int, holds: str | None) -> None:
     held = (InHand(job_id=holds, step="encode", since=DAWN),) if holds else ()
     at = DAWN.replace(minute=number)
-    place.jobs.beat(Beat(worker="w1", stage="qa", at=at, started_at=DAWN, state="idle", in_hand=held))
+    place.jobs.beat(Beat(worker="w1", stage="qa", at=at, started_at=DAWN, state="idle", in_hand=held), at)
 
 
 def test_it_waits_until_a_worker_has_dropped_the_subject_s_job(place: Place) -> None:

@@ -22,7 +22,7 @@ from shared.contracts.request import Lane
 from shared.contracts.step import StepMessage
 from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore
-from tests.contract.jobs_samples import at, event, first_message, job, request
+from tests.contract.jobs_samples import DAWN, at, event, first_message, job, request
 from tests.unit.gateway_door import PATIENCE_S, opened
 
 NOW = now()
@@ -197,7 +197,7 @@ def test_releases_are_told_to_the_pace(jobs: JobStore, start: Releasers) -> None
 
 def test_a_window_that_is_set_goes_before_the_workers_beats(jobs: JobStore) -> None:
     for number in range(20):
-        jobs.beat(beat(f"w{number}"))
+        jobs.beat(beat(f"w{number}"), DAWN)
     assert live_window(jobs, 3600.0, None)() == 22
     assert live_window(jobs, 3600.0, 3)() == 3
 

@@ -13,6 +13,7 @@ from services.gateway.rescue import Rescue
 from shared.broker.embedded import EmbeddedBroker
 from shared.broker.port import Outgoing
 from shared.broker.topology import EVENTS, queue_name, retry_queue, topology, work_queues
+from shared.contracts.base import now
 from shared.contracts.beat import Beat, InHand, WorkerState
 from shared.contracts.step import StepMessage
 from shared.jobs.open import open_job_store
@@ -148,7 +149,7 @@ class Scenery:
         """Every worker beats, then one look."""
         self.minute += 1
         for number, holds in enumerate(holding):
-            self.jobs.beat(beat(f"w{number}", self.minute, holds=holds))
+            self.jobs.beat(beat(f"w{number}", self.minute, holds=holds), now())
         return self.rescue.look()
 
     def messages(self) -> list[StepMessage]:
@@ -206,9 +207,16 @@ def test_a_job_that_moves_between_the_looks_is_not_published_again(scenery: Scen
 
 
 def test_workers_that_were_silent_for_a_day_are_forgotten(scenery: Scenery) -> None:
-    scenery.jobs.beat(Beat(worker="old", stage="qa", at=DAWN - timedelta(days=2), started_at=DAWN, state="idle"))
+    scenery.jobs.beat(beat("old", 0), now() - timedelta(days=2))
     scenery.look()
     assert scenery.jobs.workers() == ()
+
+
+def test_a_worker_whose_clock_is_days_off_is_not_forgotten(scenery: Scenery) -> None:
+    """It may have the job in hand; only what was heard of it, and when by our own clock, counts."""
+    for minute in range(-9999, -9990):
+        scenery.jobs.beat(beat("lost in time", minute, holds="job-1"), now())
+        assert scenery.look() == ()
 
 
 def test_a_broker_that_has_lost_its_disk_gets_its_queues_back(tmp_path: Path) -> None:
