@@ -19,7 +19,7 @@ from shared.vision.blend import (
     to_lab,
 )
 from shared.vision.codec import Image
-from tests.unit.swap_pictures import astronaut
+from tests.pictures import astronaut
 
 SQUARE = np.array([(20, 20), (80, 20), (80, 80), (20, 80)], np.float32)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.upscale.resample import crop_to_aspect, hold_within, magnify, resize
-from tests.unit.swap_pictures import astronaut, psnr
+from tests.pictures import astronaut, psnr
 
 
 @given(*(st.integers(1, 400) for _ in range(2)), *(st.integers(512, 8192) for _ in range(2)))

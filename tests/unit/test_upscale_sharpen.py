@@ -6,7 +6,7 @@ import pytest
 
 from services.upscale.sharpen import unsharp
 from shared.vision.codec import Image
-from tests.unit.swap_pictures import astronaut, difference
+from tests.pictures import astronaut, difference
 
 
 def sharpened(image: Image, amount: float, sigma_px: float, strip_rows: int = 10_000) -> Image:

@@ -6,7 +6,7 @@ import pytest
 
 from shared.vision.blend import Points
 from shared.vision.warp import Triangles, far_to_near, piecewise_affine, sample, signed_areas
-from tests.unit.swap_pictures import astronaut
+from tests.pictures import astronaut
 
 SIZE = (120, 120)
 

@@ -16,7 +16,7 @@ from shared.vision.embedding import FaceEncoder, distance
 from shared.vision.faces import Face, FaceFinder
 from shared.worker.operation import Outcome, Work
 from tests.photos import hopper
-from tests.unit.swap_pictures import astronaut, difference, psnr, rolled
+from tests.pictures import astronaut, difference, psnr, rolled
 
 NOSE = (226.0, 125.0)
 """Of the astronaut at 512."""

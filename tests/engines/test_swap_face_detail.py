@@ -13,7 +13,7 @@ from shared.vision.embedding import FaceEncoder, distance
 from shared.vision.faces import Face, FaceFinder
 from shared.worker.operation import Work
 from tests.photos import hopper
-from tests.unit.swap_pictures import astronaut, difference, psnr
+from tests.pictures import astronaut, difference, psnr
 
 SIDE = 1024
 

@@ -10,7 +10,7 @@ from shared.vision.blend import Region, to_lab
 from shared.vision.codec import decode, encode_png
 from shared.vision.hands import Hand, HandFinder
 from shared.worker.operation import Work
-from tests.unit.swap_pictures import difference, drawn_hand, noisy
+from tests.pictures import difference, drawn_hand, noisy
 
 
 @pytest.fixture(scope="module")

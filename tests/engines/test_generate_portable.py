@@ -14,7 +14,7 @@ from shared.vision.codec import Image, decode
 from shared.vision.embedding import FaceEncoder, distance
 from shared.vision.faces import FaceFinder
 from shared.worker.operation import Outcome, Work
-from tests.unit.generate_subjects import SUBJECTS
+from tests.engines.generate_subjects import SUBJECTS
 
 BACKDROPS = load_catalogue().backdrops
 

@@ -11,7 +11,7 @@ from services.upscale.portable import PortableImage, enlarge
 from services.upscale.stage import STAGE, ImageParams
 from shared.vision.codec import Image, decode, encode_png
 from shared.worker.operation import Work
-from tests.unit.swap_pictures import astronaut, difference, psnr
+from tests.pictures import astronaut, difference, psnr
 
 PEAK = """
 from pathlib import Path

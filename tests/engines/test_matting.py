@@ -7,8 +7,8 @@ from shared.vision.closed_form import closed_form_alpha
 from shared.vision.codec import Image
 from shared.vision.matting import Matte, foreground_colour, matte, refine_by_colour, trimap
 from shared.vision.segmentation import PersonSegmenter
+from tests.engines.generate_subjects import ASTRONAUT_FACE, SUBJECTS
 from tests.photos import hopper
-from tests.unit.generate_subjects import ASTRONAUT_FACE, SUBJECTS
 
 PHOTO = SUBJECTS["half body"].photo
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from shared.vision.hands import HandFinder
-from tests.unit.swap_pictures import drawn_hand
+from tests.pictures import drawn_hand
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from shared.vision.codec import decode, encode_png
 from shared.vision.embedding import FaceEncoder, distance
 from shared.vision.faces import FaceFinder
 from shared.worker.operation import Work
-from tests.unit.swap_pictures import astronaut, difference, psnr
+from tests.pictures import astronaut, difference, psnr
 
 NOTHING = PhotorealParams(tone=0.0, clarity=0.0, grain=0.0)
 
