@@ -1,9 +1,10 @@
-"""Ten thousand jobs in the queue against a few hundred: python -m bench.queue_depth.
+"""Ten thousand jobs in the queue against a hundred: python -m bench.queue_depth.
 
-A gateway and its workers run as processes of their own over RabbitMQ, S3 and PostgreSQL; the steps compute nothing. At
-either depth: how many jobs a second are taken in, how long a step takes from one delivery to the next in a busy worker,
-and how much memory gateway and workers hold. Then, ten thousand deep, single jobs of another caller: how many steps of
-others each worker of a stage begins between such a job's reaching the stage and its own turn.
+Two deployments, each of a gateway and its workers in processes of their own, over RabbitMQ, S3 and PostgreSQL; one has
+few jobs in its queue, the other many, and they take turns. The steps compute nothing. At either depth: how many jobs a
+second are taken in, how long a step takes from one delivery to the next in a busy worker, and how much memory gateway
+and workers hold. Then, in the deep queue, single jobs of another caller: how many steps of others each worker of a
+stage begins between such a job's reaching the stage and its own turn.
 """
 
 import os
@@ -11,8 +12,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from itertools import count, pairwise
 from pathlib import Path
 from statistics import median
@@ -24,7 +26,7 @@ from pydantic import SecretStr
 
 from bench.figures import HEADER, Figure
 from bench.queue_depth_process import RECIPE, Note, notes
-from bench.servers import Servers, servers
+from bench.servers import Servers, apart
 from doctor_image_gen.client import Client
 from doctor_image_gen.settings import Settings
 from doctor_image_gen.stack import Connections
@@ -34,8 +36,8 @@ from shared.vision.photos import PhotoLimits
 from tests.servers.postgres import start_postgres
 
 SHALLOW, DEEP = 100, 10_000
-ROUNDS, ROUND_JOBS = 5, 100
-STEPS = 500
+ROUNDS, ROUND_JOBS = 12, 40
+TURNS, STEPS = 4, 200
 SINGLES = 5
 WORKERS = {"refine": 2, "qa": 2}
 TOLERANCE = 1.1
@@ -129,10 +131,9 @@ class Caller:
 
     def file_many(self, number: int) -> float:
         """File jobs of one caller in the bulk lane; how many a second were taken in."""
-        before, start = self.taken_in(), monotonic()
-        for _ in range(number):
-            self.file("crowd", "bulk")
-        while self.taken_in() < before + number:
+        start = monotonic()
+        last = [self.file("crowd", "bulk") for _ in range(number)][-1]
+        while self.connections.jobs.get(last) is None:  # they are taken in in order; counting them all would cost time
             assert monotonic() - start < PATIENCE_S, "the gateway takes no jobs in"
             sleep(LOOK_S)
         return number / (monotonic() - start)
@@ -153,8 +154,48 @@ class Caller:
         return job.released_at.timestamp()
 
 
-def measure(host: Servers, postgres_url: str, folder: Path) -> list[Figure]:
-    """All figures."""
+def measure(hosts: tuple[Servers, Servers], urls: tuple[str, str], folder: Path) -> list[Figure]:
+    """All figures. The two deployments take turns, so that what else the machine does befalls both."""
+    with ExitStack() as stack:
+        few, many = (
+            stack.enter_context(site(host, url, folder / name))
+            for host, url, name in zip(hosts, urls, ("few", "many"), strict=True)
+        )
+        few.caller.file_many(SHALLOW)
+        many.caller.file_many(DEEP)
+        depths = few.caller.taken_in(), many.caller.taken_in()
+        rates = in_turn(few, many, ROUNDS, lambda each: [each.caller.file_many(ROUND_JOBS)])
+        few.caller.file_many(TURNS * STEPS)
+        times = in_turn(few, many, TURNS, steps_of)
+        figures = [
+            *compared("jobs taken in a second", "/s", depths, *map(median, rates), at_least=True),
+            *compared("a step, from one delivery to the next", "ms", depths, *(1000 * median(each) for each in times)),
+            *compared("memory of the gateway", "MiB", depths, few.gateway_mib, many.gateway_mib),
+            *compared("memory of the largest worker", "MiB", depths, few.worker_mib, many.worker_mib),
+        ]
+        many.deployed.start_workers()
+        singles = [turns(many.caller, many.deployed, lane) for lane in ("interactive", "bulk") for _ in range(SINGLES)]
+    return [*figures, *waits(singles)]
+
+
+@dataclass
+class Site:
+    """A deployment and who files its jobs."""
+
+    deployed: Deployment
+    caller: Caller
+    worker_mib: float = 0.0
+
+    @property
+    def gateway_mib(self) -> float:
+        """How much memory the gateway holds."""
+        return mib(self.deployed.gateway)
+
+
+@contextmanager
+def site(host: Servers, postgres_url: str, folder: Path) -> Iterator[Site]:
+    """A deployment on servers of its own."""
+    folder.mkdir()
     settings = Settings(
         broker_url=SecretStr(host.broker_url),
         storage=host.storage,
@@ -163,34 +204,35 @@ def measure(host: Servers, postgres_url: str, folder: Path) -> list[Figure]:
         photo_limits=PhotoLimits(min_side_px=64),
     )
     with closing(Connections.open(settings)) as connections, closing(Deployment(settings, host, folder)) as deployed:
-        caller = Caller(connections, folder, settings.photo_limits)
-        caller.file_many(SHALLOW)
-        shallow = at_depth(caller, deployed)
-        deployed.stop_workers()
-        caller.file_many(DEEP - caller.taken_in() - ROUNDS * ROUND_JOBS)
-        deep = at_depth(caller, deployed)
-        singles = [turns(caller, deployed, lane) for lane in ("interactive", "bulk") for _ in range(SINGLES)]
-    return [*compared(shallow, deep), *waits(singles)]
+        yield Site(deployed, Caller(connections, folder, settings.photo_limits))
 
 
-def at_depth(caller: Caller, deployed: Deployment) -> dict[str, float]:
-    """The figures at the present depth: jobs taken in, steps, memory. Workers are started, and stay."""
-    rate = median(caller.file_many(ROUND_JOBS) for _ in range(ROUNDS))
-    depth = caller.taken_in()
+def in_turn(few: Site, many: Site, rounds: int, act: Callable[[Site], list[float]]) -> tuple[list[float], list[float]]:
+    """What an act gives at each site, one after the other and again."""
+    found: tuple[list[float], list[float]] = [], []
+    for _ in range(rounds):
+        for each, values in zip((few, many), found, strict=True):
+            values.extend(act(each))
+    return found
+
+
+def steps_of(each: Site) -> list[float]:
+    """Let fresh workers work for a while: seconds from one delivery to the next."""
+    deployed = each.deployed
     deployed.start_workers()
     start = monotonic()
-    while len(cycles(deployed.notes)) < STEPS:
+    while len(found := cycles(deployed.notes)) < STEPS:
         deployed.check()
         assert monotonic() - start < PATIENCE_S, "the pipeline stands still"
         sleep(LOOK_S * 10)
-    workers = max(psutil.Process(worker.pid).memory_info().rss for worker in deployed.workers)
-    return {
-        "depth": float(depth),
-        "jobs taken in a second": rate,
-        "a step, from one delivery to the next": median(cycles(deployed.notes)) * 1000,
-        "memory of the gateway": psutil.Process(deployed.gateway.pid).memory_info().rss / 2**20,
-        "memory of the largest worker": workers / 2**20,
-    }
+    each.worker_mib = max(each.worker_mib, *map(mib, deployed.workers))
+    deployed.stop_workers()
+    return found
+
+
+def mib(process: subprocess.Popen[bytes]) -> float:
+    """The memory that a process holds."""
+    return float(psutil.Process(process.pid).memory_info().rss / 2**20)
 
 
 def cycles(path: Path) -> list[float]:
@@ -219,19 +261,14 @@ def _is_between(note: Note, stage: str, sooner: float, later: float) -> bool:
     return note.stage == stage and note.phase == "received" and sooner < note.at < later
 
 
-def compared(shallow: Mapping[str, float], deep: Mapping[str, float]) -> Iterator[Figure]:
+def compared(
+    name: str, unit: str, depths: tuple[int, int], shallow: float, deep: float, *, at_least: bool = False
+) -> Iterator[Figure]:
     """Both depths side by side, and the larger in terms of the smaller."""
-    units = {"jobs taken in a second": "/s", "a step, from one delivery to the next": "ms"}
-    few, many = (f"{figures['depth']:.0f} jobs queued" for figures in (shallow, deep))
-    for name in (name for name in shallow if name != "depth"):
-        unit = units.get(name, "MiB")
-        yield Figure(f"{name}, {few}", shallow[name], unit)
-        yield Figure(f"{name}, {many}", deep[name], unit)
-        ratio = deep[name] / shallow[name]
-        if unit == "/s":
-            yield Figure(f"{name}: deep / shallow", ratio, "", 1 / TOLERANCE, at_least=True)
-        else:
-            yield Figure(f"{name}: deep / shallow", ratio, "", TOLERANCE)
+    for depth, value in zip(depths, (shallow, deep), strict=True):
+        yield Figure(f"{name}, {depth} jobs queued at first", value, unit)
+    bound = 1 / TOLERANCE if at_least else TOLERANCE
+    yield Figure(f"{name}: deep / shallow", deep / shallow, "", bound, at_least=at_least)
 
 
 def waits(singles: list[tuple[Lane, Mapping[str, float]]]) -> Iterator[Figure]:
@@ -245,15 +282,15 @@ def waits(singles: list[tuple[Lane, Mapping[str, float]]]) -> Iterator[Figure]:
 
 
 @contextmanager
-def database() -> Iterator[str]:
-    """An empty database on a server of its own."""
+def databases(number: int) -> Iterator[list[str]]:
+    """Empty databases on a server of their own."""
     server = start_postgres()
     try:
-        yield server.create_database()
+        yield [server.create_database() for _ in range(number)]
     finally:
         server.stop()
 
 
 if __name__ == "__main__":
-    with servers() as host, database() as url, tempfile.TemporaryDirectory() as folder:
-        print(HEADER, *(figure.row() for figure in measure(host, url, Path(folder))), sep="\n")
+    with apart(2) as (first, second), databases(2) as (one, other), tempfile.TemporaryDirectory() as where:
+        print(HEADER, *(each.row() for each in measure((first, second), (one, other), Path(where))), sep="\n")

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,13 @@ class Servers:
     broker_url: str
     endpoint: str
     account: S3Account
+    bucket: str = "bench"
 
     @property
     def storage(self) -> StorageSettings:
-        """The settings of the bucket `bench`."""
+        """The settings of the bucket."""
         return StorageSettings(
-            url=f"s3://bench?endpoint={self.endpoint}&secure=false",
+            url=f"s3://{self.bucket}?endpoint={self.endpoint}&secure=false",
             access_key=SecretStr(self.account.access_key),
             secret_key=SecretStr(self.account.secret_key),
         )
@@ -34,6 +35,13 @@ class Servers:
 @contextmanager
 def servers() -> Iterator[Servers]:
     """Start both; end both."""
+    with apart(1) as (alone,):
+        yield alone
+
+
+@contextmanager
+def apart(number: int) -> Iterator[tuple[Servers, ...]]:
+    """Start both for so many deployments that see nothing of each other; end both."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for name in ("rabbitmq", "ceph"):
             (Path(folder) / name).mkdir()
@@ -41,8 +49,11 @@ def servers() -> Iterator[Servers]:
         try:
             node.start()
             account = ceph.start()
-            with node.virtual_host() as vhost:
-                yield Servers(node.url_of(vhost), ceph.endpoint, account)
+            with ExitStack() as hosts:
+                yield tuple(
+                    Servers(node.url_of(hosts.enter_context(node.virtual_host())), ceph.endpoint, account, f"bench{n}")
+                    for n in range(number)
+                )
         finally:
             ceph.stop()
             node.stop()
