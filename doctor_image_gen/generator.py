@@ -1,6 +1,7 @@
 """The SDK: photos and a scenario's name in, a finished picture and its scores out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from doctor_image_gen.settings import Settings
 from doctor_image_gen.stack import Stack
 from shared.contracts.base import invalid_input, now
 from shared.contracts.batch import BatchSummary
-from shared.contracts.errors import InvalidInput
+from shared.contracts.errors import DoctorGenError, InvalidInput
 from shared.contracts.event import Event
 from shared.contracts.nearest import nearest
 from shared.contracts.request import JobRequest
@@ -27,6 +28,7 @@ from shared.jobs.port import Job
 
 PathLike = str | Path
 Listener = Callable[[Event], None]
+CALL_OFF_S = 10.0
 KEYWORDS = ("subject", "attributes", "consent", "caller", "batch_id", "job_id", "idempotency_key")
 """Fields of a JobRequest that `generate` takes as keywords."""
 
@@ -172,7 +174,12 @@ class DoctorImageGenerator:
         ]
         for picture in pictures:
             make_room(picture)
-        jobs = client.submit_and_follow(requests, on_event or (lambda _: None), options.timeout_s)
+        try:
+            jobs = client.submit_and_follow(requests, on_event or (lambda _: None), options.timeout_s)
+        except KeyboardInterrupt:
+            if self._settings.embedded:  # elsewhere others may wait for the job, and it goes on without us
+                _call_off(client, requests)
+            raise
         return list(zip(jobs, pictures, strict=True))
 
     def _batches(self) -> BatchClient:
@@ -184,6 +191,14 @@ class DoctorImageGenerator:
         if self._stack is None:
             self._stack = Stack(self._settings)
         return self._stack
+
+
+def _call_off(client: Client, requests: Sequence[JobRequest]) -> None:
+    """Cancel jobs that nobody waits for any more, and see them end, so that the next process need not finish them."""
+    for request in requests:
+        client.cancel(id_of(request))
+    with suppress(DoctorGenError):
+        client.follow_runs({id_of(request): 0 for request in requests}, lambda _: None, CALL_OFF_S)
 
 
 def requests_for(

@@ -33,7 +33,7 @@ from services.gateway.tombs import Tombs
 from services.gateway.undertaker import Undertaker
 from shared.broker.open import open_broker
 from shared.broker.port import Broker
-from shared.broker.topology import INTAKE_KEY, JOURNAL, topology
+from shared.broker.topology import INTAKE_KEY, JOURNAL
 from shared.contracts.errors import Permanent
 from shared.contracts.recipe import Recipe
 from shared.jobs.open import open_job_store
@@ -74,7 +74,7 @@ class Connections:
 
     def declare(self, settings: Settings) -> None:
         """Make every exchange and queue exist."""
-        self.broker.declare(topology(retry_ladder_ms=settings.retry.ladder_ms))
+        self.broker.declare(settings.retry.topology)
 
     def close(self) -> None:
         """Close all three."""
@@ -127,7 +127,7 @@ def gateway_loops(
         Rescue(
             broker,
             jobs,
-            settings.retry.ladder_ms,
+            settings.retry,
             chosen.rescue_period_s,
             chosen.worker_silent_after_s,
             lambda: connections.declare(settings),

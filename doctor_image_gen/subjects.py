@@ -74,7 +74,7 @@ def _erase(connections: Connections, settings: Settings, subject: str) -> Erasur
         connections.broker,
         connections.store,
         connections.jobs,
-        ladder_ms=settings.retry.ladder_ms,
+        queues=settings.retry.topology.queue_names,
         results=settings.data_dir / "results",
         silent_after_s=settings.gateway.worker_silent_after_s,
     )

@@ -13,7 +13,6 @@ from doctor_image_gen.settings import Settings
 from doctor_image_gen.stages import OPERATIONS
 from services.gateway.planner import ROOM_FOR_GROWTH_BYTES
 from shared.broker.open import open_broker
-from shared.broker.topology import topology
 from shared.contracts.base import MESSAGE_LIMIT_BYTES
 from shared.contracts.errors import DoctorGenError
 from shared.contracts.request import SubjectAttributes
@@ -62,7 +61,7 @@ def _say(finding: str, colour: str, name: str, words: str) -> None:
 def _broker(settings: Settings) -> str:
     broker = open_broker(settings.broker_url.get_secret_value())
     try:
-        broker.declare(topology(retry_ladder_ms=settings.retry.ladder_ms))
+        broker.declare(settings.retry.topology)
     finally:
         broker.close()
     return "embedded" if settings.embedded else "reachable, everything declared"

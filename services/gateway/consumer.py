@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
+from shared.broker.holding import HOLDS_HEADER, is_held
 from shared.broker.port import Broker, Delivery, Outgoing
 from shared.contracts.errors import DoctorGenError
 from shared.worker.events import event_id
@@ -57,6 +58,9 @@ class Consumer:
         self._subscription.close()
 
     def _handle(self, delivery: Delivery) -> None:
+        if is_held(delivery):
+            delivery.fail()
+            return
         failures, since = 0, monotonic()
         while True:
             try:
@@ -77,7 +81,8 @@ class Consumer:
         home = delivery.routing_key if delivery.routing_key in self._queues else self._queues[0]
         name = delivery.message_id or event_id(delivery.body.hex())
         try:
-            self._broker.publish(Outgoing("", home, delivery.body, name, delivery.headers))
+            headers = {key: value for key, value in delivery.headers.items() if key != HOLDS_HEADER}
+            self._broker.publish(Outgoing("", home, delivery.body, name, headers))
         except DoctorGenError:
             return False
         delivery.ack()

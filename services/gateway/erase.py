@@ -13,7 +13,6 @@ from services.gateway.evidence import BEATS_NEEDED, Sightings
 from services.gateway.mentions import Mentions
 from services.gateway.tombs import erase_order, remove_objects
 from shared.broker.port import Broker
-from shared.broker.topology import all_queues
 from shared.contracts.base import Instant
 from shared.contracts.event import TERMINAL
 from shared.jobs.port import Job, JobStore
@@ -46,7 +45,7 @@ def erase_subject(
     store: ArtifactStore,
     jobs: JobStore,
     *,
-    ladder_ms: Sequence[int],
+    queues: Sequence[str],
     results: Path | None = None,
     patience_s: float = 60.0,
     silent_after_s: float = 30.0,
@@ -64,7 +63,7 @@ def erase_subject(
         broker: where the messages are.
         store: where the artifacts are.
         jobs: the job store.
-        ladder_ms: the delays of the retry queues, as the topology was declared.
+        queues: the names of all queues that were declared.
         results: where the SDK puts pictures for which no place was named; those of the subject's jobs go, too.
         patience_s: how long to wait for workers that have a job of the subject in hand.
         silent_after_s: a worker that has not beaten for so long is gone.
@@ -80,7 +79,7 @@ def erase_subject(
     _end(its_jobs, broker, jobs)
     broker.publish(erase_order(subject))
     mentions = Mentions(subject, {photo.key for job in its_jobs if job.request for photo in job.request.photos})
-    messages = _sweep(broker, mentions, ladder_ms)
+    messages = _sweep(broker, mentions, queues)
     until = clock() + patience_s
     look = _Look(jobs, running, Sightings(silent_after_s, clock))
     while not look.is_over() and clock() < until:
@@ -91,7 +90,7 @@ def erase_subject(
     for _ in range(PASSES):
         found = remove_objects(store, subject) + _remove_photos(store, mentions.photos)
         gone = Counter({kind: count for kind, count in jobs.erase_subject(subject).items() if count})
-        swept = _sweep(broker, mentions, ladder_ms)
+        swept = _sweep(broker, mentions, queues)
         objects, rows, messages = objects + found, rows + gone, messages + swept
         if not found and not gone and not swept:
             break
@@ -109,8 +108,8 @@ def _end(its_jobs: Iterable[Job], broker: Broker, jobs: JobStore) -> None:
             publish_all(broker, (outgoing_event(event),))
 
 
-def _sweep(broker: Broker, mentions: Mentions, ladder_ms: Sequence[int]) -> int:
-    return sum(broker.sweep(queue, mentions.doom) for queue in all_queues(ladder_ms))
+def _sweep(broker: Broker, mentions: Mentions, queues: Sequence[str]) -> int:
+    return sum(broker.sweep(queue, mentions.doom) for queue in queues)
 
 
 class _Look:

@@ -101,6 +101,28 @@ def _older(earlier: Suspicion, newest: Mapping[str, Instant]) -> Suspicion:
 
 
 @dataclass
+class HoldBacks:
+    """Says which jobs may be held back by a broker that delays retries where nobody can count them.
+
+    It holds nothing longer than `longest_s`; by our own clock, since the job was first seen to wait for its retry.
+    """
+
+    longest_s: float
+    clock: Callable[[], float]
+    _since: dict[str, tuple[Mark, float]] = field(default_factory=dict)
+
+    def of(self, jobs: Iterable[Job]) -> frozenset[str]:
+        """The ids of those that may be held back."""
+        at, known = self.clock(), self._since
+        self._since = {}
+        for job in jobs:
+            if any(step.state == "retrying" for step in job.steps):
+                mark, since = known.get(job.job_id, (None, at))
+                self._since[job.job_id] = (mark_of(job), since if mark == mark_of(job) else at)
+        return frozenset(job_id for job_id, (_, since) in self._since.items() if at - since < self.longest_s)
+
+
+@dataclass
 class Sightings:
     """Tells live workers from silent ones by our own clock: a worker is alive while its beats keep changing."""
 

@@ -6,13 +6,25 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from time import monotonic
 
-from services.gateway.evidence import Place, Scene, Sightings, Suspicion, is_lost, mark_of, place_of, suspects
+from services.gateway.evidence import (
+    HoldBacks,
+    Place,
+    Scene,
+    Sightings,
+    Suspicion,
+    is_lost,
+    mark_of,
+    place_of,
+    suspects,
+)
+from shared.broker.holding import held_ms, holds_for
 from shared.broker.port import Broker
 from shared.broker.topology import JOURNAL, queue_name, retry_queue
 from shared.contracts.base import now
 from shared.contracts.errors import DoctorGenError
 from shared.jobs.port import Job, JobStore
 from shared.worker.dispatch import step_outgoing
+from shared.worker.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +51,7 @@ class Rescue:
         self,
         broker: Broker,
         jobs: JobStore,
-        ladder_ms: tuple[int, ...],
+        policy: RetryPolicy,
         period_s: float,
         silent_after_s: float,
         declare: Callable[[], None],
@@ -47,10 +59,11 @@ class Rescue:
     ) -> None:
         self._broker = broker
         self._jobs = jobs
-        self._ladder_ms = ladder_ms
+        self._policy = policy
         self._period_s = period_s
         self._declare = declare
         self._sightings = Sightings(silent_after_s, clock)
+        self._hold_backs = HoldBacks(_longest_hold_s(policy), clock)
         self._suspicions: Mapping[str, Suspicion] = {}
         self._stopping = threading.Event()
 
@@ -92,7 +105,9 @@ class Rescue:
 
     def _seen(self) -> Scene:
         """The order is that of the evidence: who has what in hand is asked before the queues are looked into."""
-        jobs = self._jobs.released()
+        released = self._jobs.released()
+        held_back = self._hold_backs.of(released)
+        jobs = tuple(job for job in released if job.job_id not in held_back)
         beats = self._sightings.alive(self._jobs.workers())
         places = {place for job in jobs if (place := place_of(job)) is not None}
         empty = frozenset(place for place in places if self._is_empty(place))
@@ -100,5 +115,13 @@ class Rescue:
 
     def _is_empty(self, place: Place) -> bool:
         stage, lane = place
-        queues = (queue_name(stage, lane), *(retry_queue(stage, lane, delay) for delay in self._ladder_ms))
+        rungs_ms = () if self._policy.native_ms else self._policy.ladder_ms
+        queues = (queue_name(stage, lane), *(retry_queue(stage, lane, delay) for delay in rungs_ms))
         return all(self._broker.depth(queue) == 0 for queue in queues)
+
+
+def _longest_hold_s(policy: RetryPolicy) -> float:
+    """How long the broker itself holds a message back at most; 0 where retry queues do."""
+    if policy.native_ms is None:
+        return 0.0
+    return held_ms(holds_for(policy.ladder_ms[-1], policy.native_ms), policy.native_ms) / 1000

@@ -40,6 +40,11 @@ class Topology:
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
 
+    @property
+    def queue_names(self) -> tuple[str, ...]:
+        """All queues by name."""
+        return tuple(queue.name for queue in self.queues)
+
 
 @dataclass(frozen=True)
 class Outgoing:

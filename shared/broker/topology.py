@@ -55,14 +55,6 @@ def dead_queue(stage: str) -> str:
     return f"doctorgen.{stage}.dead"
 
 
-def all_queues(
-    retry_ladder_ms: Sequence[int] = RETRY_LADDER_MS, delayed_retry: DelayedRetry = "queues"
-) -> tuple[str, ...]:
-    """Name every queue that the default topology declares with this ladder."""
-    whole = topology(retry_ladder_ms=retry_ladder_ms, delayed_retry=delayed_retry)
-    return tuple(queue.name for queue in whole.queues)
-
-
 def topology(
     stages: Sequence[str] = STAGES,
     retry_ladder_ms: Sequence[int] = RETRY_LADDER_MS,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from random import Random
 
+from shared.broker.holding import HOLDS_HEADER, holds_for
 from shared.broker.port import Delivery, Outgoing
 from shared.broker.topology import STEPS, dead_queue, queue_name, retry_queue, routing_key
 from shared.contracts.base import MESSAGE_LIMIT_BYTES, Contract, Digest, now
@@ -144,10 +145,17 @@ def _again_or_dead(
     delay_ms = origin.policy.delay_ms(stage, kind.__name__, tried.attempts, failing_for_s, rng)
     if delay_ms is None or len(tried.to_json()) > MESSAGE_LIMIT_BYTES:
         return _dead(message, tried, account, kind, origin, key)
+    again = _delayed(tried, delay_ms, origin.policy.native_ms)
     retrying = step_event(message, "retrying", origin.worker, error=_short(account), retry_in_s=delay_ms / 1000)
-    queue = retry_queue(tried.step.stage, tried.priority, delay_ms)
-    again = Outgoing("", queue, wire(tried), f"{message.job_id}.{message.run}.{tried.step.name}.{tried.attempts}")
     return Dispatch(again, (outgoing_event(retrying),))
+
+
+def _delayed(tried: StepMessage, delay_ms: int, native_ms: tuple[int, int] | None) -> Outgoing:
+    name = f"{tried.job_id}.{tried.run}.{tried.step.name}.{tried.attempts}"
+    if native_ms is None:
+        return Outgoing("", retry_queue(tried.step.stage, tried.priority, delay_ms), wire(tried), name)
+    holds = {HOLDS_HEADER: str(holds_for(delay_ms, native_ms))}
+    return Outgoing(STEPS, routing_key(tried.step.stage, tried.priority), wire(tried), name, holds)
 
 
 def _dead(

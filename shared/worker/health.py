@@ -30,19 +30,28 @@ def live(broker: Broker) -> Report:
     }
 
 
-def ready(broker: Broker, store: ArtifactStore, *, models: bool, draining: bool) -> Report:
-    """Whether work may be expected: broker and store answer, models are loaded, and the process is not ending."""
-    try:
-        store.get(PROBE_KEY)
-        storage = "ok"
-    except DoctorGenError as error:
-        storage = str(error)
+def ready(broker: Broker, store: ArtifactStore, *, draining: bool, **further: str) -> Report:
+    """Whether work may be expected: broker and store answer, the process is not ending, and what it needs further."""
     return {
         "broker": "ok" if broker.health().connected else "not connected",
-        "storage": storage,
-        "models": "ok" if models else "not loaded yet",
+        "storage": answers(lambda: store.get(PROBE_KEY)),
+        **further,
         "draining": "the process is ending" if draining else "ok",
     }
+
+
+def answers(ask: Callable[[], object]) -> str:
+    """What a report says of something that was asked."""
+    try:
+        ask()
+    except DoctorGenError as error:
+        return str(error)
+    return "ok"
+
+
+def loaded(models: bool) -> str:
+    """What a report says of the models."""
+    return "ok" if models else "not loaded yet"
 
 
 class HealthServer:

@@ -7,13 +7,12 @@ from contextlib import ExitStack
 
 from shared.broker.open import open_broker
 from shared.broker.port import Broker
-from shared.broker.topology import topology
 from shared.contracts.errors import DoctorGenError, InvalidInput
 from shared.storage.open import open_store
 from shared.storage.port import ArtifactStore
 from shared.telemetry.logs import log_to_stderr
 from shared.worker.dispatch import Origin
-from shared.worker.health import HealthServer, live, ready
+from shared.worker.health import HealthServer, live, loaded, ready
 from shared.worker.operation import Stage
 from shared.worker.process import serve
 from shared.worker.settings import WorkerSettings
@@ -55,7 +54,7 @@ def _open(settings: WorkerSettings) -> tuple[Broker, ArtifactStore]:
         )
     store = open_store(settings.storage)
     broker = open_broker(url)
-    broker.declare(topology(retry_ladder_ms=settings.retry.ladder_ms))
+    broker.declare(settings.retry.topology)
     return broker, store
 
 
@@ -82,7 +81,7 @@ def _run(
     if settings.health_port is not None:
         reports = {
             "/live": lambda: live(broker),
-            "/ready": lambda: ready(broker, store, models=worker.warm, draining=worker.is_draining),
+            "/ready": lambda: ready(broker, store, models=loaded(worker.warm), draining=worker.is_draining),
         }
         health = HealthServer(settings.health_host, settings.health_port, reports)
         stack.callback(health.close)

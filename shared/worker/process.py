@@ -18,13 +18,13 @@ class Loop(Protocol):
     def stop(self) -> None: ...
 
 
-def serve(loops: Sequence[Loop], grace_s: float) -> int:
+def serve(loops: Sequence[Loop], grace_s: float, ending: threading.Event | None = None) -> int:
     """Run every loop in a thread of its own until SIGTERM or SIGINT, or until one of them breaks.
 
     Returns the exit status: 0 after a signal, 1 after a break. Loops get `grace_s` seconds together to come to an
-    end; one that is still at work then is left behind in its daemon thread.
+    end; one that is still at work then is left behind in its daemon thread. `ending` is set when the end begins.
     """
-    told = threading.Event()
+    told = ending or threading.Event()
     broken = threading.Event()
 
     def work(loop: Loop) -> None:

@@ -6,6 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from shared.broker.port import Topology
+from shared.broker.topology import DelayedRetry, topology
+
 DEFAULT_LADDER_MS = (500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000, 120_000, 300_000)
 
 
@@ -43,12 +46,25 @@ class RetryPolicy(BaseModel):
     rules: Mapping[str, RetryRule] = Field(default_factory=dict, description="over the defaults")
     stages: Mapping[str, Mapping[str, RetryRule]] = Field(default_factory=dict, description="over the rules, by stage")
     ladder_ms: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = DEFAULT_LADDER_MS
+    delayed_retry: DelayedRetry = Field(
+        default="queues", description="one queue a rung, or `native`: RabbitMQ 4.3 and later delay by themselves"
+    )
 
     @model_validator(mode="after")
     def _the_ladder_rises(self) -> Self:
         if list(self.ladder_ms) != sorted(set(self.ladder_ms)):
             raise ValueError(f"ladder_ms must rise from rung to rung, found {list(self.ladder_ms)}")
         return self
+
+    @property
+    def native_ms(self) -> tuple[int, int] | None:
+        """The first and the longest delay of a broker that delays by itself; None where queues do."""
+        return (self.ladder_ms[0], self.ladder_ms[-1]) if self.delayed_retry == "native" else None
+
+    @property
+    def topology(self) -> Topology:
+        """Every exchange and queue of the pipeline, with what delayed retries need."""
+        return topology(retry_ladder_ms=self.ladder_ms, delayed_retry=self.delayed_retry)
 
     def rule(self, stage: str, kind: str) -> RetryRule:
         """The rule for an error class at a stage."""

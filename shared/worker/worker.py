@@ -9,6 +9,7 @@ from time import monotonic
 
 import psutil
 
+from shared.broker.holding import is_held
 from shared.broker.port import Broker, Delivery
 from shared.broker.topology import work_queues
 from shared.contracts.base import now
@@ -191,6 +192,9 @@ class Worker:
         return "working" if self._in_hand else "idle"
 
     def _handle(self, delivery: Delivery, steps: StepThread) -> None:
+        if is_held(delivery):
+            delivery.fail()
+            return
         self._current = delivery
         try:
             message = StepMessage.from_json(delivery.body)

@@ -605,7 +605,7 @@ class BrokerContract:
 
     def test_a_broker_that_cannot_delay_retries_says_so_and_names_the_mend(self, broker: Broker) -> None:
         """Asked for native delayed retry, neither the embedded broker nor RabbitMQ before 4.3 declares anything."""
-        with pytest.raises(Permanent, match="Set delayed_retry to queues"):
+        with pytest.raises(Permanent, match=r"Set retry\.delayed_retry to queues"):
             broker.declare(topology(("swap",), (100, 200), delayed_retry="native"))
         with pytest.raises(Transient, match="no queue"):
             broker.depth("doctorgen.swap.bulk")

@@ -106,3 +106,14 @@ def test_a_second_process_is_told_who_has_the_data_folder_and_may_look_at_it(hom
         with closing(Connections.open(settings)) as connections:
             assert connections.jobs.recent()
     Stack(settings).close()
+
+
+def test_whoever_interrupts_it_cancels_its_jobs(home: Path, photo: Path) -> None:
+    """Nothing is left for the next process to finish."""
+    settings = Settings(data_dir=home / "interrupted", user_folder=home / "own")
+    with running(settings, photo) as (process, events):
+        assert list(until_started(events, "identity"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT_S) == -signal.SIGINT
+    with closing(Connections.open(settings)) as connections:
+        assert [job.state for job in connections.jobs.recent()] == ["cancelled"] * len(SCENARIOS)

@@ -19,7 +19,6 @@ from shared.broker.topology import (
     EVENTS,
     INTAKE,
     INTAKE_KEY,
-    all_queues,
     dead_queue,
     queue_name,
     retry_queue,
@@ -42,6 +41,7 @@ from tests.unit.gateway_door import PATIENCE_S, opened
 WHO = "dr-gone"
 OTHER = "dr-here"
 LADDER_MS = (60_000, 300_000)
+HOUSE = topology(retry_ladder_ms=LADDER_MS)
 
 
 def photo(name: str) -> PhotoRef:
@@ -66,7 +66,7 @@ class Place:
             self.broker,
             self.store,
             self.jobs,
-            ladder_ms=LADDER_MS,
+            queues=HOUSE.queue_names,
             results=self.folder / "results",
             pause=options.pop("pause", self.pause),
             clock=lambda: self.seconds,
@@ -129,7 +129,7 @@ class Place:
         found = [key for key in self.store.blobs if subject in key]
         found += [job.job_id for job in self.jobs.recent(99) if job.subject == subject]
         found += [path.name for path in self.folder.glob("results/*") if subject in path.name]
-        for queue in all_queues(LADDER_MS):
+        for queue in HOUSE.queue_names:
             bodies: list[bytes] = []
             self.broker.sweep(queue, lambda body, bodies=bodies: bodies.append(body) is not None)  # type: ignore[misc]
             found += [queue for body in bodies if subject.encode() in body]
@@ -142,7 +142,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         closing(EmbeddedBroker()) as broker,
         closing(open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as jobs,
     ):
-        broker.declare(topology(retry_ladder_ms=LADDER_MS))
+        broker.declare(HOUSE)
         with closing(broker.listen(CONTROL, ("",))) as control:
             place = Place(broker, jobs, tmp_path, control)
             place.fill(OTHER)

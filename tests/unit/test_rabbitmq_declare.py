@@ -8,11 +8,11 @@ from shared.contracts.errors import Permanent
 
 
 def test_native_delayed_retry_is_declared_as_the_manual_has_it() -> None:
-    """Only failures are delayed: a polite hand-back comes again at once."""
-    queue = Queue("work", dead_letter=("", "dead"), max_length=9, retry_ms=(1000, 600_000))
+    """Only failures are delayed: a polite hand-back comes again at once. Being held back uses no delivery up."""
+    queue = Queue("work", dead_letter=("", "dead"), max_length=9, retry_ms=(1000, 6_000))
     assert queue_arguments(queue, 7) == {
         "x-queue-type": "quorum",
-        "x-delivery-limit": 7,
+        "x-delivery-limit": 7 + 3,
         "x-overflow": "reject-publish",
         "x-dead-letter-strategy": "at-least-once",
         "x-dead-letter-exchange": "",
@@ -20,7 +20,7 @@ def test_native_delayed_retry_is_declared_as_the_manual_has_it() -> None:
         "x-max-length": 9,
         "x-delayed-retry-type": "failed",
         "x-delayed-retry-min": 1000,
-        "x-delayed-retry-max": 600_000,
+        "x-delayed-retry-max": 6_000,
     }
 
 
@@ -37,6 +37,6 @@ def test_servers_that_delay_retries_pass(version: str) -> None:
 def test_servers_that_do_not_are_refused_by_version(version: str) -> None:
     """The message names what was found and what to do."""
     with pytest.raises(
-        Permanent, match=rf"RabbitMQ 4\.3 or later; this server says it is '{version[:3]}.*Set delayed_"
+        Permanent, match=rf"RabbitMQ 4\.3 or later; this server says it is '{version[:3]}.*Set retry\.delayed_"
     ):
         check_delayed_retry(version)

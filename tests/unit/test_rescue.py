@@ -12,17 +12,19 @@ from services.gateway.evidence import Scene, Sightings, Suspicion, current_step,
 from services.gateway.rescue import Rescue
 from shared.broker.embedded import EmbeddedBroker
 from shared.broker.port import Outgoing
-from shared.broker.topology import EVENTS, queue_name, retry_queue, topology, work_queues
+from shared.broker.topology import EVENTS, queue_name, retry_queue, work_queues
 from shared.contracts.base import now
 from shared.contracts.beat import Beat, InHand, WorkerState
 from shared.contracts.step import StepMessage
 from shared.jobs.open import open_job_store
 from shared.jobs.port import Job, JobStore
-from tests.contract.jobs_samples import DAWN, at, event, first_message, job, record_of
+from shared.worker.retry import RetryPolicy
+from tests.contract.jobs_samples import DAWN, TROUBLE, at, event, first_message, job, record_of
 
 HERE = ("qa", "interactive")
 PATIENCE_S = 10.0
-LADDER_MS = (60_000, 300_000)
+POLICY = RetryPolicy(ladder_ms=(60_000, 300_000))
+NATIVE = RetryPolicy(ladder_ms=(60_000, 300_000), delayed_retry="native")
 
 
 def beat(
@@ -136,11 +138,12 @@ def test_a_worker_is_alive_while_its_beats_change_by_our_own_clock() -> None:
 class Scenery:
     """A real broker and job store with one released job; beats are told by hand."""
 
-    def __init__(self, jobs: JobStore) -> None:
+    def __init__(self, jobs: JobStore, policy: RetryPolicy = POLICY) -> None:
         self.broker = EmbeddedBroker()
-        self.broker.declare(topology(retry_ladder_ms=LADDER_MS))
+        self.broker.declare(POLICY.topology)
         self.jobs = jobs
-        self.rescue = Rescue(self.broker, jobs, LADDER_MS, 0.01, 30.0, lambda: None)
+        self.seconds = 0.0
+        self.rescue = Rescue(self.broker, jobs, policy, 0.01, 30.0, lambda: None, lambda: self.seconds)
         self.minute = 0.0
         jobs.add(job("job-1"))
         jobs.release("interactive", 8, lambda _: None)
@@ -188,6 +191,18 @@ def test_a_job_that_waits_for_its_next_attempt_is_not_lost(scenery: Scenery) -> 
     assert [scenery.look(None) for _ in range(5)] == [()] * 5
 
 
+def test_a_job_that_the_broker_may_hold_back_is_not_lost_before_its_longest_delay(tmp_path: Path) -> None:
+    """A broker that delays retries by itself does not count them among those that wait: 60 + 120 + 180 s at most."""
+    with closing(open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as jobs:
+        scenery = Scenery(jobs, NATIVE)
+        jobs.record(event("retrying", "encode", attempt=1, error=TROUBLE, retry_in_s=60.0))
+        for scenery.seconds in (0.0, 100.0, 200.0, 359.0):
+            assert scenery.look(None) == ()
+        scenery.seconds = 360.0
+        assert [scenery.look(None) for _ in range(3)] == [(), (), ("job-1",)]
+        scenery.broker.close()
+
+
 def test_a_job_whose_events_wait_for_the_journal_is_not_lost(scenery: Scenery) -> None:
     scenery.broker.publish(Outgoing(EVENTS, "job.job-1.started", b"{}", "1"))
     assert scenery.broker.depth(queue_name("journal")) == 1
@@ -227,7 +242,7 @@ def test_a_broker_that_has_lost_its_disk_gets_its_queues_back(tmp_path: Path) ->
     ):
         jobs.add(job("job-1"))
         jobs.release("interactive", 8, lambda _: None)
-        rescue = Rescue(bare, jobs, LADDER_MS, 0.01, 30.0, lambda: bare.declare(topology(retry_ladder_ms=LADDER_MS)))
+        rescue = Rescue(bare, jobs, POLICY, 0.01, 30.0, lambda: bare.declare(POLICY.topology))
         thread = threading.Thread(target=rescue.run)
         thread.start()
         delivery = bare.subscribe(*work_queues("qa")).receive(PATIENCE_S)

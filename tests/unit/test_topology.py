@@ -11,7 +11,6 @@ from shared.broker.topology import (
     RETRY_LADDER_MS,
     STAGES,
     STEPS,
-    all_queues,
     dead_queue,
     queue_name,
     retry_queue,
@@ -84,7 +83,7 @@ def test_native_delayed_retry_needs_no_retry_queues() -> None:
     delaying = {queue.name for queue in native.queues if queue.retry_ms == (100, 500)}
     assert delaying == {*work_queues("swap"), queue_name("intake")}
     assert not [queue.name for queue in native.queues if queue.ttl_ms is not None or ".retry." in queue.name]
-    assert set(all_queues(delayed_retry="native")) < set(all_queues())
+    assert set(topology(delayed_retry="native").queue_names) < set(topology().queue_names)
 
 
 def test_native_delayed_retry_needs_a_ladder() -> None:
@@ -129,8 +128,8 @@ def test_queues_can_be_listed_by_name() -> None:
     assert retry_queues("swap", LADDER_MS) == tuple(
         f"doctorgen.swap.{lane}.retry.{delay}ms" for lane in ("interactive", "bulk") for delay in LADDER_MS
     )
-    assert set(all_queues(LADDER_MS)) == {queue.name for queue in topology(retry_ladder_ms=LADDER_MS).queues}
-    assert {queue_name(stage, lane) for stage in STAGES for lane in LANES} < set(all_queues(LADDER_MS))
+    every = topology(retry_ladder_ms=LADDER_MS).queue_names
+    assert {queue_name(stage, lane) for stage in STAGES for lane in LANES} < set(every)
 
 
 @pytest.mark.parametrize("ladder_ms", [(0,), (5, 5), (200, 100)])

@@ -1,5 +1,6 @@
 """What a worker does when things go wrong around it or under it."""
 
+import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from shared.broker.embedded import EmbeddedBroker
+from shared.broker.holding import HOLDS_HEADER
 from shared.broker.port import Subscription
 from shared.broker.topology import EVENTS, dead_queue, queue_name, topology
 from shared.contracts.beat import Beat
@@ -19,7 +21,7 @@ from shared.contracts.errors import Transient
 from shared.contracts.event import TERMINAL, Event
 from shared.contracts.step import StepMessage
 from shared.worker.dispatch import Origin, step_outgoing
-from shared.worker.health import HealthServer, live, ready
+from shared.worker.health import HealthServer, live, loaded, ready
 from shared.worker.limits import WorkerLimits
 from shared.worker.operation import Stage, Work
 from shared.worker.retry import RetryPolicy, RetryRule
@@ -31,6 +33,7 @@ from tests.synthetic import QA, REFINE, UPSCALE, AppendParams, first_message, ra
 SOON = RetryRule(attempts=3, base_delay_ms=1)
 KINDS = ("Transient", "StepTimedOut", "WorkerCrashed", "IntegrityError", "ResourceExhausted", "DevicePoisoned")
 POLICY = RetryPolicy(rules=dict.fromkeys(KINDS, SOON), ladder_ms=(5, 10))
+NATIVE = POLICY.model_copy(update={"delayed_retry": "native"})
 PATIENCE_S = 10.0
 
 
@@ -38,6 +41,7 @@ class House:
     """A broker, a store, workers in threads, and an ear."""
 
     def __init__(self) -> None:
+        self.policy = POLICY
         self.broker = EmbeddedBroker("worker-faults")
         self.broker.declare(topology(retry_ladder_ms=POLICY.ladder_ms))
         self.store = MemoryStore()
@@ -53,7 +57,7 @@ class House:
             stage,
             broker or self.broker,
             self.store,
-            Origin(f"w-{stage.name}", POLICY),
+            Origin(f"w-{stage.name}", self.policy),
             usd_per_hour=1,
             limits=limits,
             beat_interval_s=0.05,
@@ -184,6 +188,39 @@ def test_a_crash_is_an_attempt_and_the_next_worker_goes_on(house: House) -> None
         house.worker(stage)
     assert house.until_ended().kind == "done"
     assert [event.attempt for event in house.events if event.step == "one"] == [2, 2]
+
+
+def test_where_the_broker_delays_by_itself_our_own_count_of_attempts_still_decides(house: House) -> None:
+    """Being held back is no attempt, and the accounts of the failed ones travel with the message."""
+    errors = [ConnectionError("first"), ConnectionError("second"), ConnectionError("third")]
+
+    def fail(_: Work[AppendParams]) -> None:
+        raise errors.pop(0)
+
+    synthetic.during[0] = fail
+    house.policy = NATIVE
+    house.worker(REFINE)
+    house.publish(first_message(house.store))
+    assert house.until_ended().kind == "dead"
+    letter = house.dead_letter("refine")
+    assert (letter.error.kind, letter.attempts) == ("Transient", 3)
+    assert letter.message is not None
+    assert [failure.error.message for failure in letter.message.failures] == ["first", "third"]
+    assert [event.retry_in_s is not None for event in house.events if event.kind == "retrying"] == [True, True]
+    assert errors == []
+
+
+def test_where_the_broker_delays_by_itself_a_crash_is_still_told_from_being_held_back(house: House) -> None:
+    """Three processes die of the message once its time has come, as far as the broker can tell."""
+    message = first_message(house.store)
+    held = {HOLDS_HEADER: "4"}
+    house.broker.publish(dataclasses.replace(step_outgoing(message), headers=held))
+    for _ in range(4 + 3):
+        die_of_a_message()
+    house.worker(REFINE)
+    assert house.until_ended().kind == "dead"
+    letter = house.dead_letter("refine")
+    assert (letter.error.kind, letter.attempts) == ("WorkerCrashed", 3)
 
 
 def test_out_of_memory_is_tried_again_with_the_smaller_plan(house: House) -> None:
@@ -323,7 +360,7 @@ def test_liveness_and_readiness_are_told_over_http(house: House) -> None:
         0,
         {
             "/live": lambda: live(house.broker),
-            "/ready": lambda: ready(house.broker, house.store, models=True, draining=draining[0]),
+            "/ready": lambda: ready(house.broker, house.store, models=loaded(True), draining=draining[0]),
         },
     )
     try:
@@ -347,5 +384,5 @@ def test_a_store_that_does_not_answer_is_named_as_the_reason(house: House) -> No
         def get(self, key: str) -> bytes | None:
             raise Transient("connection refused")
 
-    report = ready(house.broker, Away(), models=False, draining=False)
+    report = ready(house.broker, Away(), models=loaded(False), draining=False)
     assert report == {"broker": "ok", "storage": "connection refused", "models": "not loaded yet", "draining": "ok"}

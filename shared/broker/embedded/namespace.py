@@ -51,7 +51,7 @@ class Namespace:
     def declare(self, topology: Topology) -> None:
         """See the port."""
         if any(queue.retry_ms is not None for queue in topology.queues):
-            raise Permanent("The embedded broker does not delay retries natively. Set delayed_retry to queues.")
+            raise Permanent("The embedded broker does not delay retries natively. Set retry.delayed_retry to queues.")
         with self._lock:
             for exchange in topology.exchanges:
                 standing = self._channel.state.exchanges.get(exchange.name)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from pika.channel import Channel
 
+from shared.broker.holding import holds_for
 from shared.broker.port import Queue, Topology
 from shared.contracts.errors import Permanent
 
@@ -21,8 +22,8 @@ def queue_arguments(queue: Queue, delivery_limit: int) -> dict[str, object]:
     their consumer before it can count itself.
 
     Native delayed retry is spelled as the RabbitMQ 4.3 manual has it (quorum queues, delayed retry): of type `failed`
-    it delays what was rejected or lost with its consumer, and not what was handed back politely. No such server was
-    at hand to run it on.
+    it delays what was rejected or lost with its consumer, and not what was handed back politely. Each delay counts as a
+    delivery, so the limit is higher by as many as the longest wait takes. No such server was at hand to run it on.
     """
     arguments: dict[str, object] = {"x-queue-type": "quorum", "x-delivery-limit": NEVER}
     if queue.dead_letter is not None:
@@ -41,6 +42,7 @@ def queue_arguments(queue: Queue, delivery_limit: int) -> dict[str, object]:
     if queue.retry_ms is not None:
         first_ms, longest_ms = queue.retry_ms
         arguments |= {
+            "x-delivery-limit": delivery_limit + holds_for(longest_ms, queue.retry_ms),
             "x-delayed-retry-type": "failed",
             "x-delayed-retry-min": first_ms,
             "x-delayed-retry-max": longest_ms,
@@ -69,7 +71,7 @@ def check_delayed_retry(version: str) -> None:
     if numbers is None or (int(numbers[1]), int(numbers[2])) < DELAYS_SINCE:
         raise Permanent(
             f"Native delayed retry needs RabbitMQ {DELAYS_SINCE[0]}.{DELAYS_SINCE[1]} or later; this server says it is "
-            f"{version!r}. Set delayed_retry to queues, or upgrade the server."
+            f"{version!r}. Set retry.delayed_retry to queues, or upgrade the server."
         )
 
 
