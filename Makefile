@@ -44,8 +44,10 @@ $(VENV)/.installed: pyproject.toml requirements-portable.txt | $(VENV)/bin/pytho
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-portable-nodeps.txt
 	touch $@
 
-$(VENV)/.tested: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+# The GPU engines' libraries, on a machine without a GPU: their code is tested there on tiny models.
+$(VENV)/.tested: $(VENV)/.installed requirements-gpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-gpu.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-gpu-nodeps.txt
 	touch $@
 
 clean:

@@ -13,10 +13,22 @@ from doctor_image_gen.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 OURS = ("doctor_image_gen", "services", "shared")
-HEAVY = {"torch", "diffusers", "transformers", "insightface", "mediapipe", "dlib", "cv2", "pymatting", "skimage"}
+HEAVY = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "insightface",
+    "mediapipe",
+    "dlib",
+    "cv2",
+    "skimage",
+    "timm",
+    "onnxruntime",
+    "peft",
+}
 """Libraries that only engines may pull in. The gateway reads photos with Pillow alone."""
 
-ENGINE_SIDE = {"services", "shared.vision"}
+ENGINE_SIDE = {"services", "shared.flux", "shared.vision"}
 """Where modules that engines are made of may lie."""
 
 

@@ -1,0 +1,9 @@
+"""Makes the models' libraries importable on a machine without a GPU, and keeps them off the network."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from tests import torchvision_cpu
+
+torchvision_cpu.install()
