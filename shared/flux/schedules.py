@@ -50,9 +50,9 @@ def shift_for(width: int, height: int, base: float = BASE_SHIFT, top: float = MA
 
 
 def shifted(times: NDArray[np.float64], mu: float) -> Sigmas:
-    """Sigmas of times in (0, 1]: e^mu / (e^mu + 1/t - 1)."""
+    """Sigmas of times in (0, 1]: e^mu / (e^mu + (1/t - 1)), exactly 1 at 1."""
     scale = math.exp(mu)
-    moved: Sigmas = scale / (scale + 1.0 / times - 1.0)
+    moved: Sigmas = scale / (scale + (1.0 / times - 1.0))
     return moved
 
 
@@ -114,7 +114,8 @@ def _table(mu: float) -> Sigmas:
 
 def _simple(steps: int, mu: float) -> Sigmas:
     backwards = 1 + (np.arange(steps) * (TABLE_LENGTH / steps)).astype(int)
-    return _table(mu)[-backwards]
+    picked: Sigmas = _table(mu)[-backwards]
+    return picked
 
 
 def _normal(steps: int, mu: float) -> Sigmas:
