@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from platformdirs import user_data_path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.gateway.defaults import GenerationDefaults
 from services.gateway.settings import GatewaySettings, Retention
 from shared.contracts.errors import InvalidInput
+from shared.models.settings import ModelSettings
 from shared.storage.settings import StorageSettings
 from shared.vision.photos import PhotoLimits
-from shared.worker.settings import WorkerSettings, config_file
+from shared.worker.settings import config_file
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +26,11 @@ PREFIX = "DOCTORGEN_"
 LIKENESS_OF_A_SLIP = 0.8
 
 
-class Settings(WorkerSettings):
+class Settings(ModelSettings):
     """Of the SDK, the command line and the gateway: a worker's, and what they need beyond."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
-    data_dir: Path = Field(
-        default_factory=lambda: user_data_path("doctorgen"), description="of the embedded stack: artifacts and journal"
-    )
     jobs_url: SecretStr | None = Field(
         default=None, description="sqlite:/// in data_dir where absent, or postgresql://"
     )
@@ -43,7 +40,7 @@ class Settings(WorkerSettings):
     gateway: GatewaySettings = GatewaySettings()
     retention: Retention = Retention()
 
-    @field_validator("data_dir", "user_folder")
+    @field_validator("user_folder")
     @classmethod
     def _is_absolute(cls, path: Path | None) -> Path | None:
         return path and path.expanduser().absolute()

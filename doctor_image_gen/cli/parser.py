@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     _subjects(commands)
     _processes(commands)
     _catalogues(commands)
+    _models(commands)
     return parser
 
 
@@ -231,3 +232,34 @@ def _catalogues(commands: Commands) -> None:
         command = commands.add_parser(name, help=explanation)
         command.set_defaults(handler=f"catalogues:{name}")
         command.add_argument("--json", action="store_true")
+
+
+def _models(commands: Commands) -> None:
+    models = _group(commands, "models", "see, download and check the weights of the GPU engines")
+
+    listing = models.add_parser("list", help="list the weights there are, and which of them are on this machine")
+    listing.set_defaults(handler="models:show_list")
+    listing.add_argument("--json", action="store_true")
+
+    check = models.add_parser("check", help="say what a recipe still needs on this machine")
+    check.set_defaults(handler="models:check")
+    check.add_argument("recipe", metavar="RECIPE", help="see `doctorgen recipes`")
+    check.add_argument("--engine", metavar="NAME", help="the recipe's GPU engine where absent")
+    check.add_argument("--json", action="store_true")
+
+    download = models.add_parser("download", help="download weights; goes on where an earlier download ended")
+    download.set_defaults(handler="models:download")
+    download.add_argument("names", nargs="+", metavar="NAME")
+    download.add_argument("--repin", action="store_true", help="accept files that differ from those seen before")
+
+    verify = models.add_parser("verify", help="compare every file's digest with the one pinned")
+    verify.set_defaults(handler="models:verify")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="all that are there where absent")
+
+    convert = models.add_parser("convert", help="turn pickles into safetensors, unpack archives")
+    convert.set_defaults(handler="models:convert")
+    convert.add_argument("names", nargs="+", metavar="NAME")
+
+    where = models.add_parser("where", help="print the models folder, or where a weight's files lie")
+    where.set_defaults(handler="models:where")
+    where.add_argument("name", nargs="?", metavar="NAME")

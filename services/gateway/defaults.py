@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from shared.contracts.base import Name
+from shared.models.policy import LicencePolicy
 
 
 class GenerationDefaults(BaseModel):
@@ -15,5 +16,8 @@ class GenerationDefaults(BaseModel):
     photography_style: Name | None = Field(default=None, description="the scenario's own where absent")
     overrides: dict[Name, dict[str, JsonValue]] = Field(
         default_factory=dict, description="parameters by step name, under those of a request"
+    )
+    licence_policy: LicencePolicy = Field(
+        default="research", description="commercial: refuse jobs that need a model whose licence forbids such use"
     )
     consent_required: bool = Field(default=False, description="refuse requests that state no consent")

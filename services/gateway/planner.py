@@ -14,6 +14,9 @@ from shared.contracts.nearest import nearest
 from shared.contracts.recipe import REQUEST_PHOTOS, Recipe, RecipeStep
 from shared.contracts.request import JobRequest
 from shared.contracts.step import PinnedStep, StepMessage
+from shared.models.catalogue import load_models
+from shared.models.needs import planned
+from shared.models.policy import LicencePolicy, check_licences, forbidden
 from shared.storage.digest import sha256
 from shared.worker.operation import EngineSpec, Operation
 
@@ -77,13 +80,16 @@ def plan(
 
     Raises:
         InvalidInput: an override names no step or parameter, or is out of range; the engine does not exist; the
-            whole is too large for a message.
+            licence policy forbids a model; the whole is too large for a message.
     """
     for where, overrides in (("overrides", request.overrides), ("generation.overrides", defaults.overrides)):
         _check_step_names(where, overrides, recipe)
     engine = request.engine or defaults.engine
     seed = seed_of(request)
     offered: Parameters = brief.model_dump(mode="json") | {"faces": [photo.face for photo in request.photos]}
+    steps = tuple(_pin(step, engine, operations, offered, request, defaults, seed) for step in recipe.steps)
+    policy = defaults.licence_policy
+    check_licences(load_models(), policy, steps, _allowed_engines(recipe, operations, policy))
     message = StepMessage(
         job_id=job_id,
         batch_id=request.batch_id,
@@ -94,7 +100,7 @@ def plan(
         deadline=request.deadline,
         recipe=recipe.name,
         recipe_version=recipe.version,
-        steps=tuple(_pin(step, engine, operations, offered, request, defaults, seed) for step in recipe.steps),
+        steps=steps,
         cursor=0,
         artifacts={REQUEST_PHOTOS: photos},
         result=recipe.result,
@@ -108,6 +114,13 @@ def plan(
             "Shorten custom_prompt, or the scenario's prompt and backdrop.",
         )
     return message
+
+
+def _allowed_engines(recipe: Recipe, operations: Mapping[str, Operation], policy: LicencePolicy) -> list[str]:
+    """The engines that can do every step of the recipe with models that the policy allows."""
+    engines = [operations[step.operation].engines for step in recipe.steps]
+    common = [name for name in engines[0] if all(name in others for others in engines)]
+    return [name for name in common if not forbidden(load_models(), policy, planned(recipe, name))]
 
 
 def _pin(

@@ -28,8 +28,8 @@ HEAVY = {
 }
 """Libraries that only engines may pull in. The gateway reads photos with Pillow alone."""
 
-ENGINE_SIDE = {"services", "shared.flux", "shared.vision"}
-"""Where modules that engines are made of may lie."""
+ENGINE_SIDE = {"services", "shared.flux", "shared.vision", "shared.models.convert"}
+"""Where modules that engines are made of may lie, and the one that reads pickles for an operator."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,7 @@ LIGHT = [
     "doctor_image_gen.stages",
     "doctor_image_gen.settings",
     "doctor_image_gen.stack",
+    "doctor_image_gen.cli.models",
     "services.gateway.intake",
     "services.gateway.journal",
     *(f"services.{stage}.stage" for stage in STAGES),

@@ -1,0 +1,233 @@
+"""`doctorgen models …`: the weights of the GPU engines on this machine."""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from doctor_image_gen.cli.console import console, errors, wide
+from doctor_image_gen.recipes import find_recipe
+from doctor_image_gen.settings import Settings
+from shared.contracts.errors import InvalidInput
+from shared.contracts.nearest import nearest
+from shared.contracts.recipe import Recipe
+from shared.models import prepare
+from shared.models.catalogue import Model, ModelCatalogue, load_models
+from shared.models.download import check_room, check_sources
+from shared.models.download import download as bring
+from shared.models.needs import NEEDS_NONE, needs, planned
+from shared.models.shelf import Shelf, Standing
+from shared.models.sources import fetch
+
+ABSENT = "missing"
+
+
+def show_list(arguments: argparse.Namespace) -> int:
+    """All weights of the catalogue, and how each stands."""
+    standings = [_shelf().standing(model) for model in load_models().values()]
+    if arguments.json:
+        print(json.dumps([_row(one) for one in standings], indent=2))  # noqa: T201 - what --json is for
+        return 0
+    table = _table("model", "role", "size", "format", "licence", "commercial", "gated", "here")
+    for one in standings:
+        model = one.model
+        here = "-" if one.state == ABSENT else one.state
+        table.add_row(
+            model.name,
+            model.role,
+            _size(model.size, approximate=model.approximate),
+            model.format,
+            model.licence,
+            _yes(model.commercial),
+            _yes(model.gated),
+            here,
+        )
+    wide.print(table)
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """0 when everything that the recipe needs is there and converted, else 1."""
+    settings = Settings.load()
+    recipe = find_recipe(settings.user_folder, arguments.recipe)
+    engine = _engine(recipe, arguments.engine)
+    found = needs(load_models(), planned(recipe, engine))
+    shelf = Shelf(settings.models_folder)
+    standings = {model.name: shelf.standing(model) for model in found.models}
+    lacking = [one for one in standings.values() if one.state != "ready"]
+    well = not lacking and not found.unknown
+    if arguments.json:
+        rows = [_row(standings[model.name]) | {"steps": list(steps)} for model, steps in found.models.items()]
+        document = {
+            "recipe": recipe.name,
+            "engine": engine,
+            "ready": well,
+            "models": rows,
+            "not_in_catalogue": {name: list(steps) for name, steps in found.unknown.items()},
+            "missing_bytes": _missing_bytes(lacking),
+        }
+        print(json.dumps(document, indent=2))  # noqa: T201 - the same
+        return 0 if well else 1
+    if well:
+        words = f"all {len(standings)} models are there" if standings else "no models are needed"
+        console.print(f"{recipe.name} with engine {engine}: {words}")
+        return 0
+    table = _table("model", "role", "size", "licence", "commercial", "state", "for steps")
+    for one in lacking:
+        model = one.model
+        size = _size(model.size, approximate=model.approximate)
+        steps = ", ".join(found.models[model])
+        table.add_row(model.name, model.role, size, model.licence, _yes(model.commercial), one.state, steps)
+    for name, wanted_by in found.unknown.items():
+        table.add_row(name, "?", "?", "?", "?", "not in the catalogue", ", ".join(wanted_by))
+    wide.print(table)
+    _tell_total(recipe.name, engine, len(standings), lacking)
+    return 1
+
+
+def download(arguments: argparse.Namespace) -> int:
+    """Fetch weights, one after the other; what is there already is checked by its digest and left."""
+    shelf, models = _shelf(), _models(load_models(), arguments.names)
+    check_sources(models)
+    check_room(shelf, models)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    for model in models:
+        console.print(f"{model.name}: {_size(model.size, approximate=model.approximate)} from {model.source}")
+        with Progress(*columns, TimeRemainingColumn(), console=errors, transient=True) as progress:
+            task = progress.add_task(model.name, total=None, visible=False)
+
+            def report(name: str, done: int, total: int, progress: Progress = progress, task: int = task) -> None:
+                progress.update(task, description=name, completed=done, total=total or None, visible=True)  # type: ignore[arg-type] # a TaskID is an int
+
+            standing = bring(shelf, model, partial(fetch, report=report), repin=arguments.repin)
+        _tell(standing)
+    return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """0 when every file is what was pinned, else 1. Pins files that are seen for the first time."""
+    shelf, catalogue = _shelf(), load_models()
+    models = _models(catalogue, arguments.names) or [model for model in catalogue.values() if shelf.present(model)]
+    if not models:
+        console.print(f"there are no models in {shelf.folder} yet")
+    standings = []
+    for model in models:
+        standings.append(shelf.verify(model))
+        _tell(standings[-1])
+    return 1 if any(one.findings for one in standings) else 0
+
+
+def convert(arguments: argparse.Namespace) -> int:
+    """Make of a download what the engines load. The download may be deleted afterwards."""
+    shelf = _shelf()
+    for model in _models(load_models(), arguments.names):
+        made = prepare.convert(shelf, model)
+        console.print(f"{model.name}: " + (f"made {', '.join(made)}" if made else "is converted already"))
+    return 0
+
+
+def where(arguments: argparse.Namespace) -> int:
+    """The models folder, or the paths of a weight's files, those that are yet to come included."""
+    shelf = _shelf()
+    if arguments.name is None:
+        console.print(str(shelf.folder))
+        return 0
+    model = load_models().model(arguments.name)
+    for file in dict.fromkeys([file.path for file in model.files] + list(model.gives)):
+        console.print(str(shelf.path(model, file)))
+    return 0
+
+
+def _shelf() -> Shelf:
+    return Shelf(Settings.load().models_folder)
+
+
+def _models(catalogue: ModelCatalogue, names: Iterable[str]) -> list[Model]:
+    return [catalogue[name] for name in dict.fromkeys(catalogue.model(name).name for name in names)]
+
+
+def _engine(recipe: Recipe, wanted: str | None) -> str:
+    """The engine asked for, or the only one that the recipe has parameters for besides the portable one."""
+    engines = sorted({engine for step in recipe.steps for engine in step.engines} - {NEEDS_NONE})
+    if wanted is None and len(engines) != 1:
+        found = f"the recipe '{recipe.name}' has parameters for {len(engines)} GPU engines"
+        raise InvalidInput("--engine", found, f"Name one: {', '.join([*engines, NEEDS_NONE])}.")
+    if wanted is not None and wanted not in {*engines, NEEDS_NONE}:
+        found = f"the recipe '{recipe.name}' has no parameters for an engine '{wanted}'"
+        raise InvalidInput("--engine", found, nearest(wanted, [*engines, NEEDS_NONE]))
+    return wanted or engines[0]
+
+
+def _row(one: Standing) -> dict[str, object]:
+    model = one.model
+    return {
+        "name": model.name,
+        "title": model.title,
+        "role": model.role,
+        "bytes": model.size,
+        "approximate": model.approximate,
+        "memory_bytes": model.memory_bytes,
+        "format": model.format,
+        "source": model.source,
+        "licence": model.licence,
+        "commercial": model.commercial,
+        "note": model.note,
+        "gated": model.gated,
+        "used_by": list(model.used_by),
+        "state": one.state,
+        "findings": [str(finding) for finding in one.findings],
+    }
+
+
+def _table(*headings: str) -> Table:
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
+    return table
+
+
+def _tell(one: Standing) -> None:
+    for finding in one.findings:
+        errors.print(str(finding))
+    name = one.model.name
+    if one.state == "to convert":
+        console.print(f"{name}: is there; `doctorgen models convert {name}` makes it usable")
+    elif not one.findings:
+        console.print(f"{name}: ready")
+
+
+def _tell_total(recipe: str, engine: str, wanted: int, lacking: Sequence[Standing]) -> None:
+    approximate = any(one.model.approximate for one in lacking)
+    total = _size(_missing_bytes(lacking), approximate=approximate)
+    console.print(
+        f"{recipe} with engine {engine}: {wanted - len(lacking)} of {wanted} models are there; to download: {total}"
+    )
+    to_download = [one.model for one in lacking if one.state != "to convert"]
+    by_hand = [model.name for model in to_download if model.by_hand]
+    fetched = [model.name for model in to_download if not model.by_hand]
+    to_convert = [one.model.name for one in lacking if one.model.gives]
+    if fetched:
+        console.print(f"  doctorgen models download {' '.join(fetched)}")
+    for name in by_hand:
+        console.print(f"  doctorgen models download {name}  # says how to come by it")
+    if to_convert:
+        console.print(f"  doctorgen models convert {' '.join(to_convert)}")
+    gated = [model.name for model in to_download if model.gated]
+    if gated:
+        console.print(f"Terms must be accepted on Hugging Face first, and HF_TOKEN be set, for: {', '.join(gated)}")
+
+
+def _missing_bytes(lacking: Iterable[Standing]) -> int:
+    return sum(one.model.size for one in lacking if one.state != "to convert")
+
+
+def _size(size: int, *, approximate: bool) -> str:
+    shown = f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+    return f"≈ {shown}" if approximate else shown
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

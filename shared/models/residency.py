@@ -1,0 +1,435 @@
+"""Which models are in memory: one place decides, within a budget, least recently used out first.
+
+A model is loaded into host memory and moved to the device from there. Where the device lacks room, the models that
+nobody uses are moved to host memory, the least recently used one first; where that lacks room as well, the least
+recently used one there is dropped. The bytes of a model that is being moved count in both places, since it is in both.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from time import monotonic
+from typing import Protocol, TypeVar, cast
+
+from shared.contracts.errors import ResourceExhausted
+
+log = logging.getLogger(__name__)
+
+Model = TypeVar("Model")
+Model_co = TypeVar("Model_co", covariant=True)
+Result = TypeVar("Result")
+
+
+def gigabytes(size: int) -> str:
+    """A number of bytes as people read it, in units of 10^9 bytes."""
+    return f"{size / 1e9:.2f} GB"
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """A way to run the same model with less on the device: a lower precision, or parts that take turns."""
+
+    name: str
+    bytes: int
+
+
+class Resident(Protocol[Model_co]):
+    """A model that can be loaded, moved and dropped. Making one reads nothing yet.
+
+    One thread at a time calls its methods, not always the same one.
+    """
+
+    @property
+    def name(self) -> str:
+        """What people call it, with its precision: "FLUX.1 [dev], bf16"."""
+
+    @property
+    def bytes(self) -> int:
+        """What its weights take, the same in host memory and on the device. Known before it is loaded."""
+
+    @property
+    def smaller(self) -> Sequence[Smaller]:
+        """What to propose where it does not fit; may be empty."""
+
+    def load(self) -> Model_co:
+        """Read it into host memory; what this gives is what its users get."""
+
+    def to_device(self) -> None:
+        """Move it from host memory to the device. The same object as before, for whoever holds it."""
+
+    def to_host(self) -> None:
+        """Move it from the device to host memory."""
+
+    def drop(self) -> None:
+        """Let go of it, wherever it is, also after a load or a move that failed half-way. Must not raise."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many bytes the models may take in each place, working memory for the steps left aside."""
+
+    device_bytes: int
+    host_bytes: int
+
+
+class Place(StrEnum):
+    """Where a model is."""
+
+    NOWHERE = "nowhere"
+    HOST = "host"
+    DEVICE = "device"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What has been done since the start, and what is held now, in bytes and seconds.
+
+    When nothing is under way, `loads - drops` models are in memory and `bytes_loaded - bytes_dropped` are held.
+    """
+
+    loads: int = 0
+    moves_to_device: int = 0
+    evictions_to_host: int = 0
+    drops: int = 0
+    bytes_loaded: int = 0
+    bytes_to_device: int = 0
+    bytes_to_host: int = 0
+    bytes_dropped: int = 0
+    seconds_loading: float = 0.0
+    seconds_moving: float = 0.0
+    seconds_waiting: float = 0.0
+    device_bytes: int = 0
+    host_bytes: int = 0
+
+
+@dataclass
+class _Entry:
+    """A model's line in the books."""
+
+    key: str
+    resident: Resident[object]
+    bytes: int
+    place: Place = Place.NOWHERE
+    model: object = None
+    users: int = 0  # who has it, and who waits for it: it must not be put out
+    busy: bool = False  # somebody brings it, moves it or drops it
+    used: int = 0  # when it was last given back, in turns
+
+
+@dataclass(frozen=True)
+class _Eviction:
+    entry: _Entry
+    to_host: bool
+
+
+@dataclass
+class Residency:
+    """Keeps the models of one process and one device. Used by many threads at once.
+
+    Args:
+        budget: what may be held.
+        wait_s: how long a user waits for models that others use to be given back.
+        clock: seconds that only ever rise.
+    """
+
+    budget: Budget
+    wait_s: float = 300.0
+    clock: Callable[[], float] = monotonic
+    _entries: dict[str, _Entry] = field(default_factory=dict, init=False)
+    _held: dict[Place, int] = field(default_factory=lambda: {Place.HOST: 0, Place.DEVICE: 0}, init=False)
+    _figures: Figures = field(default_factory=Figures, init=False)
+    _turn: int = field(default=0, init=False)
+    _changed: threading.Condition = field(
+        default_factory=lambda: threading.Condition(threading.Lock()), init=False
+    )  # guards all of the above
+
+    @contextmanager
+    def use(self, key: str, loader: Callable[[], Resident[Model]]) -> Iterator[Model]:
+        """The model on the device, which stays there until the block ends. Hold no reference to it beyond.
+
+        Args:
+            key: names the weights and their precision; whoever says the same key gets the same object.
+            loader: makes the Resident. Not called where the key is known.
+
+        Raises:
+            ResourceExhausted: it can never fit (nothing was loaded or put out), or what others use was not given back
+                in time.
+            Exception: what loading or moving it raised. It is in no place then, and its bytes are free.
+        """
+        deadline = self.clock() + self.wait_s
+        entry = self._want(key, loader)
+        try:
+            self._bring(entry, deadline)
+            yield cast(Model, entry.model)
+        finally:
+            self._give_back(entry)
+
+    def on_device(self) -> frozenset[str]:
+        """The keys of the models on the device."""
+        with self._changed:
+            return frozenset(entry.key for entry in self._entries.values() if entry.place is Place.DEVICE)
+
+    def on_host(self) -> frozenset[str]:
+        """The keys of the models in host memory."""
+        with self._changed:
+            return frozenset(entry.key for entry in self._entries.values() if entry.place is Place.HOST)
+
+    def figures(self) -> Figures:
+        """What was done and what is held, at this instant."""
+        with self._changed:
+            return replace(self._figures, device_bytes=self._held[Place.DEVICE], host_bytes=self._held[Place.HOST])
+
+    def drop_idle(self) -> int:
+        """Drop every model that nobody uses; how many. For after a step ran out of memory, and for the end."""
+        with self._changed:
+            dropped = 0
+            while idle := self._idle():
+                with self._busy(idle[0]):
+                    self._drop(idle[0])
+                dropped += 1
+            return dropped
+
+    # From here on up to `prefer`, whoever calls holds the lock, unless a docstring says that it is taken.
+
+    def _want(self, key: str, loader: Callable[[], Resident[object]]) -> _Entry:
+        """The key's entry, with one user more, or the refusal. Takes the lock."""
+        with self._changed:
+            entry = self._entries.get(key)
+            if entry is None:
+                resident = loader()
+                _check_fits(resident, self.budget)
+                entry = self._entries[key] = _Entry(key, resident, resident.bytes)
+            entry.users += 1
+            return entry
+
+    def _give_back(self, entry: _Entry) -> None:
+        """One user less. Takes the lock."""
+        with self._changed:
+            self._turn += 1
+            entry.users, entry.used = entry.users - 1, self._turn
+            self._forget_if_gone(entry)
+            self._changed.notify_all()
+
+    def _bring(self, entry: _Entry, deadline: float) -> None:
+        """Have the model on the device, once for all who ask. Takes the lock."""
+        with self._changed:
+            while entry.busy:
+                self._changed.wait()
+            if entry.place is Place.DEVICE:
+                return
+            with self._busy(entry):
+                self._make_room(entry, deadline)
+                self._admit(entry)
+
+    def _make_room(self, entry: _Entry, deadline: float) -> None:
+        """Put out idle models until this one has room in every place it passes through.
+
+        Waiting, it holds no room anywhere: two that wait for each other's room cannot be.
+        """
+        while not self._has_room(entry):
+            eviction = self._next_eviction(entry)
+            if eviction is not None:
+                self._evict(eviction)
+                continue
+            started = self.clock()
+            if started >= deadline:
+                raise self._too_late(entry)
+            self._changed.wait(deadline - started)
+            self._count(seconds_waiting=self.clock() - started)
+
+    def _free(self, place: Place) -> int:
+        total = self.budget.device_bytes if place is Place.DEVICE else self.budget.host_bytes
+        return total - self._held[place]
+
+    def _has_room(self, entry: _Entry) -> bool:
+        return self._free(Place.DEVICE) >= entry.bytes and self._free(Place.HOST) >= _host_need(entry)
+
+    def _idle(self, place: Place | None = None) -> list[_Entry]:
+        """Models in memory that may be put out, the least recently used one first."""
+        places = {Place.HOST, Place.DEVICE} if place is None else {place}
+        idle = (one for one in self._entries.values() if one.place in places and not one.users and not one.busy)
+        return sorted(idle, key=lambda one: one.used)
+
+    def _next_eviction(self, entry: _Entry) -> _Eviction | None:
+        """What to put out next to make room for this one; None where all of it would not be enough."""
+        on_host, on_device = self._idle(Place.HOST), self._idle(Place.DEVICE)
+        host_free = self._free(Place.HOST) - _host_need(entry)
+        host_could_be_free = host_free + sum(one.bytes for one in on_host)
+        device_could_be_free = self._free(Place.DEVICE) + sum(one.bytes for one in on_device)
+        if host_could_be_free < 0 or device_could_be_free < entry.bytes:
+            return None
+        if host_free < 0:
+            return _Eviction(on_host[0], to_host=False)
+        victim = on_device[0]
+        if host_free >= victim.bytes:
+            return _Eviction(victim, to_host=True)
+        if host_could_be_free >= victim.bytes:
+            return _Eviction(on_host[0], to_host=False)  # was used before the victim was: it makes room for it
+        return _Eviction(victim, to_host=False)
+
+    def _evict(self, eviction: _Eviction) -> None:
+        entry = eviction.entry
+        with self._busy(entry):
+            if not (eviction.to_host and self._park(entry)):
+                self._drop(entry)
+
+    def _park(self, entry: _Entry) -> bool:
+        """Move a model to host memory; False where that failed."""
+        self._held[Place.HOST] += entry.bytes
+        try:
+            self._slowly("seconds_moving", entry.resident.to_host)
+        except Exception:
+            self._held[Place.HOST] -= entry.bytes
+            log.warning("%s could not be moved to host memory and is dropped", entry.resident.name, exc_info=True)
+            return False
+        self._held[Place.DEVICE] -= entry.bytes
+        entry.place = Place.HOST
+        self._count(evictions_to_host=1, bytes_to_host=entry.bytes)
+        return True
+
+    def _drop(self, entry: _Entry) -> None:
+        place = entry.place
+        entry.model = None
+        try:
+            self._slowly("seconds_moving", entry.resident.drop)
+        finally:
+            self._held[place] -= entry.bytes
+            entry.place = Place.NOWHERE
+            self._count(drops=1, bytes_dropped=entry.bytes)
+
+    def _admit(self, entry: _Entry) -> None:
+        """Load a model, where it is nowhere, and move it to the device. There is room for it."""
+        passes_host = _host_need(entry)
+        self._held[Place.DEVICE] += entry.bytes
+        self._held[Place.HOST] += passes_host
+        try:
+            if entry.place is Place.NOWHERE:
+                entry.model = self._slowly("seconds_loading", entry.resident.load)
+                entry.place = Place.HOST
+                passes_host = 0  # from here on it is the model's own
+                self._count(loads=1, bytes_loaded=entry.bytes)
+            self._slowly("seconds_moving", entry.resident.to_device)
+        except BaseException:
+            self._back_out(entry, passes_host)
+            raise
+        self._held[Place.HOST] -= entry.bytes
+        entry.place = Place.DEVICE
+        self._count(moves_to_device=1, bytes_to_device=entry.bytes)
+
+    def _back_out(self, entry: _Entry, passes_host: int) -> None:
+        """After a load or a move that failed: the model may be anywhere or in halves, so it is let go of."""
+        try:
+            if entry.place is Place.HOST:
+                self._drop(entry)
+            else:
+                self._slowly("seconds_loading", entry.resident.drop)
+        finally:
+            self._held[Place.HOST] -= passes_host
+            self._held[Place.DEVICE] -= entry.bytes
+
+    @contextmanager
+    def _busy(self, entry: _Entry) -> Iterator[None]:
+        """Nobody else touches the entry meanwhile, though the lock may be let go."""
+        entry.busy = True
+        try:
+            yield
+        finally:
+            entry.busy = False
+            self._forget_if_gone(entry)
+            self._changed.notify_all()
+
+    def _slowly(self, seconds: str, action: Callable[[], Result]) -> Result:
+        """Do what takes long without the lock, and count how long it took."""
+        started = self.clock()
+        self._changed.release()
+        try:
+            return action()
+        finally:
+            self._changed.acquire()
+            self._count(**{seconds: self.clock() - started})
+
+    def _forget_if_gone(self, entry: _Entry) -> None:
+        if entry.place is Place.NOWHERE and not entry.users and not entry.busy:
+            self._entries.pop(entry.key, None)
+
+    def _count(self, **more: float) -> None:
+        self._figures = replace(
+            self._figures, **{name: getattr(self._figures, name) + amount for name, amount in more.items()}
+        )
+
+    def _too_late(self, entry: _Entry) -> ResourceExhausted:
+        others = [one for one in self._entries.values() if one is not entry and (one.users or one.busy)]
+        names = ", ".join(f"{one.resident.name} ({gigabytes(one.bytes)})" for one in others)
+        return ResourceExhausted(
+            f"{entry.resident.name} needs {gigabytes(entry.bytes)}, and within {self.wait_s:g} s there was no room: "
+            f"{gigabytes(self._free(Place.DEVICE))} of {gigabytes(self.budget.device_bytes)} on the device are free, "
+            f"{gigabytes(self._free(Place.HOST))} of {gigabytes(self.budget.host_bytes)} in host memory; in use are "
+            f"{names or 'no other models'}. Run fewer steps at once in this process, or give it more memory."
+        )
+
+
+def _host_need(entry: _Entry) -> int:
+    """What a model takes of host memory on its way to the device, beyond what it holds there now."""
+    return entry.bytes if entry.place is Place.NOWHERE else 0
+
+
+def _check_fits(resident: Resident[object], budget: Budget) -> None:
+    """Refuse what can never fit, with what would.
+
+    Raises:
+        ResourceExhausted: the device or host memory is too small for it even when empty.
+    """
+    if resident.bytes > budget.device_bytes:
+        fitting = [one for one in resident.smaller if one.bytes <= budget.device_bytes]
+        plans = " or ".join(f"{one.name} ({gigabytes(one.bytes)})" for one in fitting)
+        mend = f"What would fit: {plans}." if plans else "No smaller plan of it fits; use a larger device."
+        where, there_is = "on the device", budget.device_bytes
+    elif resident.bytes > budget.host_bytes:
+        fitting = [one for one in resident.smaller if one.bytes <= budget.host_bytes]
+        plans = " or ".join(f"{one.name} ({gigabytes(one.bytes)})" for one in fitting)
+        mend = f"Give the process more host memory; as to the weights, {plans or 'no smaller plan'} would fit."
+        where, there_is = "of host memory to be loaded through", budget.host_bytes
+    else:
+        return
+    raise ResourceExhausted(
+        f"{resident.name} needs {gigabytes(resident.bytes)} {where}, and models may take {gigabytes(there_is)} there. "
+        f"{mend}"
+    )
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A step that waits for a worker of several stages; the steps are kept in the order of their arrival."""
+
+    name: str
+    models: frozenset[str]
+    passed_over: int = 0
+
+
+def prefer(waiting: Sequence[Waiting], resident: AbstractSet[str], bound: int) -> int:
+    """Which waiting step to do next: the first whose models are all there, so that nothing has to be moved.
+
+    A step that younger ones were preferred to `bound` times comes first; where no step's models are there, the oldest
+    one does. Told of with `without` each time, no step is passed over more than `bound` times.
+
+    Args:
+        waiting: at least one, the oldest first.
+        resident: the keys on the device.
+        bound: 0 for strictly one after the other.
+
+    Returns:
+        The place of the step in `waiting`.
+    """
+    due = (place for place, step in enumerate(waiting) if step.passed_over >= bound)
+    ready = (place for place, step in enumerate(waiting) if step.models <= resident)
+    return next(due, next(ready, 0))
+
+
+def without(waiting: Sequence[Waiting], chosen: int) -> tuple[Waiting, ...]:
+    """Those who go on waiting; the ones that are older than the chosen one were passed over once more."""
+    older = (replace(step, passed_over=step.passed_over + 1) for step in waiting[:chosen])
+    return (*older, *waiting[chosen + 1 :])

@@ -1,0 +1,122 @@
+"""Fetches files of models from Hugging Face and by plain HTTPS; both go on where an earlier try ended."""
+
+import errno
+import os
+from collections.abc import Callable
+from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from shared.contracts.errors import InvalidInput, Permanent, ResourceExhausted, Transient
+from shared.models.catalogue import Model, ModelFile
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT_S = 60
+
+Report = Callable[[str, int, int], None]
+"""Told a file's name, the bytes that are there, and those there will be (0: not known)."""
+
+
+def fetch(model: Model, file: ModelFile, folder: Path, report: Report = lambda _name, _done, _total: None) -> None:
+    """Bring one file, or one folder of files, into a model's folder.
+
+    Hugging Face's library shows its own progress; `report` is told of other downloads.
+
+    Raises:
+        InvalidInput: the source wants its terms accepted, or an account.
+        Permanent: the source has no such file.
+        ResourceExhausted: the disk is full.
+        Transient: the source cannot be reached, or the connection broke. What has come is kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if file.url is not None:
+        fetch_url(file.url, folder / file.path, report)
+    else:
+        fetch_from_hub(model, file, folder, import_module("huggingface_hub"))
+
+
+def fetch_from_hub(model: Model, file: ModelFile, folder: Path, hub: Any) -> None:
+    """The same from Hugging Face, by its library `huggingface_hub`."""
+    try:
+        if file.folder is None:
+            hub.hf_hub_download(model.hub, file.path, local_dir=folder)
+        else:
+            hub.snapshot_download(model.hub, allow_patterns=[file.path], local_dir=folder)
+    except hub.errors.GatedRepoError as error:
+        raise InvalidInput(
+            model.name, "its source gives it only to those who accepted its terms", terms(model)
+        ) from error
+    except hub.errors.LocalEntryNotFoundError as error:  # it has looked into its own folder because it got no answer
+        raise Transient(_unread(model.source, error)) from error
+    except (hub.errors.RepositoryNotFoundError, hub.errors.EntryNotFoundError) as error:
+        raise Permanent(f"{model.source} has no {file.path} any more: {_short(error)}") from error
+    except OSError as error:
+        raise _of_disk_or_net(error, model.source) from error
+
+
+def terms(model: Model) -> str:
+    """How to come by a gated model."""
+    return (
+        f"Sign in to {model.source}, read and accept the licence ({model.licence}), make a token with read access at "
+        f"https://huggingface.co/settings/tokens, set HF_TOKEN to it, and run `doctorgen models download {model.name}` "
+        f"again."
+    )
+
+
+def fetch_url(url: str, target: Path, report: Report) -> None:
+    """Fetch a file into `target`, which appears when it is complete; until then there is a hidden `.part`."""
+    part = target.with_name(f".{target.name}.part")
+    have = part.stat().st_size if part.exists() else 0
+    try:
+        with urlopen(_request(url, have), timeout=TIMEOUT_S) as response:  # noqa: S310 - the catalogue has https only
+            _receive(response, part, have, report, target.name)
+    except HTTPError as error:
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+            part.unlink()  # it is longer than the file: another one by now
+            fetch_url(url, target, report)
+            return
+        if error.code in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
+            raise Permanent(f"There is nothing at {url} any more.") from error
+        raise Transient(f"{url} answers {error.code} {error.reason}. Try again later.") from error
+    except (OSError, HTTPException) as error:
+        raise _of_disk_or_net(error, url) from error
+    os.replace(part, target)  # noqa: PTH105 - says that it replaces
+
+
+def _request(url: str, have: int) -> Request:
+    return Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310 - as above
+
+
+def _receive(response: HTTPResponse, part: Path, have: int, report: Report, name: str) -> None:
+    goes_on = response.status == HTTPStatus.PARTIAL_CONTENT
+    done = have if goes_on else 0
+    length = response.headers.get("Content-Length")
+    total = done + int(length) if length else 0
+    with part.open("ab" if goes_on else "wb") as file:
+        while chunk := response.read(CHUNK_BYTES):
+            file.write(chunk)
+            done += len(chunk)
+            report(name, done, total)
+    if done < total:
+        raise ConnectionError(f"it ended after {done} of {total} bytes")
+
+
+def _of_disk_or_net(error: Exception, source: str) -> Exception:
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return ResourceExhausted(
+            f"The disk is full: {_short(error)} Make room, then run the command again: it goes on."
+        )
+    return Transient(_unread(source, error))
+
+
+def _unread(source: str, error: Exception) -> str:
+    return f"{source} could not be read: {_short(error)} Run the command again: it goes on where it ended."
+
+
+def _short(error: Exception) -> str:
+    """The first line of what it says, as a sentence."""
+    return (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".") + "."
