@@ -31,10 +31,11 @@ def gigabytes(size: int) -> str:
 
 @dataclass(frozen=True)
 class Smaller:
-    """A way to run the same model with less on the device: a lower precision, or parts that take turns."""
+    """A way to run the same model with less memory: a lower precision, or parts that take turns on the device."""
 
     name: str
-    bytes: int
+    device_bytes: int
+    host_bytes: int
 
 
 class Resident(Protocol[Model_co]):
@@ -209,8 +210,10 @@ class Residency:
     def _give_back(self, entry: _Entry) -> None:
         """One user less. Takes the lock."""
         with self._changed:
-            self._turn += 1
-            entry.users, entry.used = entry.users - 1, self._turn
+            entry.users -= 1
+            if entry.place is Place.DEVICE:  # who waited in vain has not used it
+                self._turn += 1
+                entry.used = self._turn
             self._forget_if_gone(entry)
             self._changed.notify_all()
 
@@ -268,7 +271,7 @@ class Residency:
         if host_free >= victim.bytes:
             return _Eviction(victim, to_host=True)
         if host_could_be_free >= victim.bytes:
-            return _Eviction(on_host[0], to_host=False)  # was used before the victim was: it makes room for it
+            return _Eviction(on_host[0], to_host=False)  # it went there before the victim was used last
         return _Eviction(victim, to_host=False)
 
     def _evict(self, eviction: _Eviction) -> None:
@@ -383,21 +386,21 @@ def _check_fits(resident: Resident[object], budget: Budget) -> None:
     Raises:
         ResourceExhausted: the device or host memory is too small for it even when empty.
     """
-    if resident.bytes > budget.device_bytes:
-        fitting = [one for one in resident.smaller if one.bytes <= budget.device_bytes]
-        plans = " or ".join(f"{one.name} ({gigabytes(one.bytes)})" for one in fitting)
-        mend = f"What would fit: {plans}." if plans else "No smaller plan of it fits; use a larger device."
-        where, there_is = "on the device", budget.device_bytes
-    elif resident.bytes > budget.host_bytes:
-        fitting = [one for one in resident.smaller if one.bytes <= budget.host_bytes]
-        plans = " or ".join(f"{one.name} ({gigabytes(one.bytes)})" for one in fitting)
-        mend = f"Give the process more host memory; as to the weights, {plans or 'no smaller plan'} would fit."
-        where, there_is = "of host memory to be loaded through", budget.host_bytes
-    else:
+    if resident.bytes <= min(budget.device_bytes, budget.host_bytes):
         return
+    fitting = [
+        one
+        for one in resident.smaller
+        if one.device_bytes <= budget.device_bytes and one.host_bytes <= budget.host_bytes
+    ]
+    plans = " or ".join(
+        f"{one.name} ({gigabytes(one.device_bytes)} on the device, {gigabytes(one.host_bytes)} in host memory)"
+        for one in fitting
+    )
     raise ResourceExhausted(
-        f"{resident.name} needs {gigabytes(resident.bytes)} {where}, and models may take {gigabytes(there_is)} there. "
-        f"{mend}"
+        f"{resident.name} needs {gigabytes(resident.bytes)} on the device, and as much host memory to be loaded "
+        f"through; models may take {gigabytes(budget.device_bytes)} there and {gigabytes(budget.host_bytes)} here. "
+        + (f"What would fit: {plans}." if plans else "No smaller plan of it would fit: it takes a larger machine.")
     )
 
 
