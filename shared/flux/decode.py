@@ -1,0 +1,97 @@
+"""From a latent to a picture and back, by FLUX's autoencoder, and a small picture of a latent without it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shared.contracts.errors import Permanent
+from shared.flux.latents import to_model, to_vae
+from shared.vision.codec import Image
+
+TILED_FROM_PIXELS = 1536 * 1536
+"""Above this a picture is decoded in tiles: at 2048 x 2048 one activation of 256 channels takes 2 GB in bf16."""
+
+
+@torch.no_grad()
+def decode(vae: Any, latent: Tensor, tiled_from: int = TILED_FROM_PIXELS) -> Image:
+    """The picture of a latent.
+
+    Args:
+        vae: diffusers' `AutoencoderKL`; its config gives scale and shift, its device and dtype are computed in.
+        latent: [1, C, h, w].
+        tiled_from: pictures of more pixels are decoded in tiles that overlap and fade into each other.
+
+    Returns:
+        uint8 RGB (8 h, 8 w, 3).
+
+    Raises:
+        Permanent: the latent or the picture holds values that are no numbers, which would show as black.
+    """
+    _check_finite("latent", latent)
+    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    pixels = latent.shape[-2] * latent.shape[-1] * scale * scale
+    vae.use_tiling = pixels > tiled_from
+    encoded = to_vae(latent, vae.config.scaling_factor, vae.config.shift_factor)
+    picture = vae.decode(encoded.to(vae.device, vae.dtype), return_dict=False)[0].float()
+    _check_finite("decoded picture", picture)
+    return _to_bytes(picture[0] / 2 + 0.5)
+
+
+@torch.no_grad()
+def encode(vae: Any, image: Image) -> Tensor:
+    """The latent [1, C, H / 8, W / 8] in fp32 of a picture, uint8 RGB (H, W, 3) with sides that 16 divides.
+
+    It is the mode of the autoencoder's distribution, so no seed takes part.
+    """
+    picture = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+    encoded = vae.encode(picture.to(vae.device, vae.dtype)).latent_dist.mode().float()
+    return to_model(encoded, vae.config.scaling_factor, vae.config.shift_factor)
+
+
+@dataclass(frozen=True)
+class Previewer:
+    """Paints a latent without the decoder: each pixel of it is one linear mixture of its channels.
+
+    Attributes:
+        factors: [C, 3], what a channel adds to red, green and blue; pictures go from -1 to 1.
+        base: [3], the colour of a latent of zeros.
+    """
+
+    factors: Tensor
+    base: Tensor
+
+    def paint(self, latent: Tensor) -> Image:
+        """A latent [1, C, h, w] as a small picture, uint8 RGB (h, w, 3)."""
+        colour = torch.einsum("chw,cr->rhw", latent[0].float().cpu(), self.factors) + self.base[:, None, None]
+        return _to_bytes(colour.nan_to_num() / 2 + 0.5)
+
+
+@torch.no_grad()
+def previewer(vae: Any, side: int = 4) -> Previewer:
+    """Measure how an autoencoder shows each channel: the mean colour of flat latents, all zeros but +1 or -1 in one.
+
+    Thirty-three latents of `side` x `side` are decoded, once in the life of an autoencoder.
+    """
+    channels = int(vae.config.latent_channels)
+    unit = torch.eye(channels)
+    flat = torch.cat([unit, -unit, torch.zeros(1, channels)])[:, :, None, None].expand(-1, -1, side, side)
+    encoded = to_vae(flat, vae.config.scaling_factor, vae.config.shift_factor).to(vae.device, vae.dtype)
+    colours = torch.cat([vae.decode(one[None], return_dict=False)[0] for one in encoded]).float().cpu().mean(dim=(2, 3))
+    return Previewer((colours[:channels] - colours[channels:-1]) / 2, colours[-1])
+
+
+def _to_bytes(picture: Tensor) -> Image:
+    """[3, H, W] from 0 to 1 -> uint8 (H, W, 3)."""
+    whole: Image = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
+    return whole
+
+
+def _check_finite(what: str, values: Tensor) -> None:
+    broken = int((~torch.isfinite(values)).sum())
+    if broken:
+        raise Permanent(
+            f"the {what} holds {broken} of {values.numel()} values that are no finite numbers; compute in bf16 or fp32 "
+            "instead of fp16, and check the weights' digest with `doctorgen models verify`"
+        )

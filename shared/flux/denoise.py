@@ -1,0 +1,163 @@
+"""From noise to a latent picture: Euler's method along the flow that a FLUX transformer predicts.
+
+    x' = x + (sigma' - sigma) * v(x, sigma)
+
+Sigma is the share of noise in x, from 1 to 0, and v points from the picture to the noise, so that x - sigma * v is
+the picture as it is foreseen at this step. Latents, sigmas and time steps stay in fp32 whatever the transformer's own
+dtype; diffusers' pipelines round all three to it, which in bf16 moves a time step by up to 2 of 1000.
+
+Sources: Y. Lipman et al., "Flow Matching for Generative Modeling", 2022; J. Ho, T. Salimans, "Classifier-Free Diffusion
+Guidance", 2022; diffusers `FluxPipeline`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shared.flux.latents import image_ids, pack, unpack
+from shared.flux.text import PromptEmbedding
+
+Around = Callable[[int, float], AbstractContextManager[object]]
+"""Of a step's number and its sigma, what the transformer's call is made in: an identity to be held to, for instance."""
+
+
+def alone(_step: int, _sigma: float) -> AbstractContextManager[object]:
+    """Nothing around a call."""
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What a prediction is held to: words, on the transformer's device and in the dtype it computes in, and more."""
+
+    prompt: PromptEmbedding
+    around: Around = alone
+
+
+@dataclass(frozen=True)
+class Away:
+    """True classifier-free guidance: steps are led away from a negative branch. Each then costs two predictions.
+
+    Attributes:
+        branch: what to lead away from; its `around` alone is entered for its predictions.
+        cfg: how far. 1 is not at all.
+        start_step: the first step that it is done for, counted from 0.
+    """
+
+    branch: Branch
+    cfg: float
+    start_step: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that has been taken.
+
+    Attributes:
+        number: counted from 1.
+        count: how many there are in all.
+        sigma: before the step.
+        foreseen: [1, C, h, w] in fp32, the latent that this step's prediction leads to.
+    """
+
+    number: int
+    count: int
+    sigma: float
+    foreseen: Tensor
+
+
+def start(noise: Tensor, sigmas: Sequence[float], latent: Tensor | None = None) -> Tensor:
+    """Where sampling starts: of the latent as much as the first sigma leaves, the rest noise; all [1, C, h, w] in fp32.
+
+    Without a latent the whole is noise, as if the first sigma were 1.
+    """
+    return noise if latent is None else sigmas[0] * noise + (1.0 - sigmas[0]) * latent
+
+
+@torch.no_grad()
+def denoise(
+    transformer: Any,
+    x: Tensor,
+    sigmas: Sequence[float],
+    branch: Branch,
+    guidance: float,
+    away: Away | None = None,
+    on_step: Callable[[Step], None] = lambda _: None,
+) -> Tensor:
+    """Sample with Euler's method.
+
+    Args:
+        transformer: a `FluxTransformer2DModel`.
+        x: [1, C, h, w] latent, noised to the first sigma; its device is the transformer's.
+        sigmas: one more than there are steps, descending.
+        branch: what the picture is to be.
+        guidance: the distilled guidance that the model is told; ignored by models that know none.
+        away: what it is not to be.
+        on_step: told each step when it is taken. What it raises ends the sampling.
+
+    Returns:
+        The latent [1, C, h, w] at the last sigma, fp32.
+    """
+    x = x.float()
+    count = len(sigmas) - 1
+    for number in range(count):
+        now, after = float(sigmas[number]), float(sigmas[number + 1])
+        velocity = predict(transformer, x, now, branch, guidance, number, "cond")
+        if away is not None and away.cfg != 1.0 and number >= away.start_step:
+            other = predict(transformer, x, now, away.branch, guidance, number, "uncond")
+            velocity = other + away.cfg * (velocity - other)
+        foreseen = x - now * velocity
+        x = x + (after - now) * velocity
+        on_step(Step(number + 1, count, now, foreseen))
+    return x
+
+
+def predict(
+    transformer: Any, x: Tensor, sigma: float, branch: Branch, guidance: float, step: int, cache: str
+) -> Tensor:
+    """The velocity [1, C, h, w] in fp32 that the transformer predicts for a latent.
+
+    Args:
+        transformer: as in `denoise`; so are the next four.
+        x: the latent.
+        sigma: its share of noise.
+        branch: what it is held to.
+        guidance: the distilled guidance.
+        step: the step's number, counted from 0.
+        cache: which of diffusers' caches of earlier steps may be used, should one be enabled: each branch has its own.
+    """
+    height, width = x.shape[-2:]
+    prompt, dtype = branch.prompt, branch.prompt.sequence.dtype
+    time = torch.full((1,), sigma, dtype=torch.float32, device=x.device)
+    strength = torch.full_like(time, guidance) if transformer.config.guidance_embeds else None
+    with branch.around(step, sigma), transformer.cache_context(cache), _unrounded(transformer, time):
+        tokens = transformer(
+            hidden_states=pack(x).to(dtype),
+            timestep=time,
+            guidance=strength,
+            pooled_projections=prompt.pooled,
+            encoder_hidden_states=prompt.sequence,
+            txt_ids=torch.zeros(prompt.sequence.shape[1], 3, device=x.device),
+            img_ids=image_ids(height, width).to(x.device),
+            return_dict=False,
+        )[0]
+    return unpack(tokens.float(), height, width)
+
+
+@contextmanager
+def _unrounded(transformer: Any, time: Tensor) -> Iterator[None]:
+    """For the time of a call, let the embedding of time have it in fp32.
+
+    `FluxTransformer2DModel.forward` rounds it to the dtype of the tokens first. The embedding takes its sines and
+    cosines in fp32. A whole model that was compiled keeps no heed of hooks: compile its blocks instead.
+    """
+    thousandths = 1000.0 * time
+    hook = transformer.time_text_embed.register_forward_pre_hook(lambda _, given: (thousandths, *given[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()

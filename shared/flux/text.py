@@ -1,0 +1,107 @@
+"""What FLUX is told in words: CLIP's summary of a prompt and T5's account of it, kept for the prompts asked last.
+
+T5 is 9.5 GB and idle but for a fraction of a second: the encoders are loaded when an unknown prompt comes, and
+`release` lets go of them again. What was encoded is kept within a bound of bytes.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CACHE_BYTES = 256 * 1024 * 1024
+"""Sixty prompts of 512 tokens of 4096 values in 16 bits."""
+
+LEAST_TOKENS = 256
+MOST_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """CLIP's and T5's tokenizer and model, as `transformers` makes them. The models stay where and what they are."""
+
+    clip_tokenizer: Any
+    clip: Any
+    t5_tokenizer: Any
+    t5: Any
+
+
+@dataclass(frozen=True)
+class PromptEmbedding:
+    """A prompt as the transformer reads it.
+
+    Attributes:
+        pooled: [1, 768], CLIP's pooled output.
+        sequence: [1, 256 to 512, 4096], T5's last hidden states.
+        tokens_left_out: how many of T5's tokens were beyond the 512 that are read.
+    """
+
+    pooled: Tensor
+    sequence: Tensor
+    tokens_left_out: int = 0
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.pooled.nbytes + self.sequence.nbytes
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> "PromptEmbedding":
+        """The same there and in that dtype."""
+        return PromptEmbedding(self.pooled.to(device, dtype), self.sequence.to(device, dtype), self.tokens_left_out)
+
+
+@torch.no_grad()
+def encode(encoders: Encoders, prompt: str) -> PromptEmbedding:
+    """Encode a prompt, onto the CPU.
+
+    CLIP reads the first 77 tokens. For T5 the prompt is padded to 256 tokens and, as in ComfyUI, not cut there; but at
+    512, the longest that FLUX.1-dev was trained on. The padding is not masked: FLUX was trained so.
+    """
+    clip_ids = encoders.clip_tokenizer(
+        prompt, padding="max_length", max_length=encoders.clip_tokenizer.model_max_length, truncation=True,
+        return_tensors="pt",
+    ).input_ids  # fmt: skip
+    ids: list[int] = encoders.t5_tokenizer(prompt, truncation=False, verbose=False).input_ids
+    left_out = max(0, len(ids) - MOST_TOKENS)
+    if left_out:
+        ids = [*ids[: MOST_TOKENS - 1], ids[-1]]  # the end mark stays
+    ids = ids + [encoders.t5_tokenizer.pad_token_id] * (LEAST_TOKENS - len(ids))
+    pooled = encoders.clip(clip_ids.to(encoders.clip.device)).pooler_output
+    sequence = encoders.t5(torch.tensor([ids], device=encoders.t5.device))[0]
+    return PromptEmbedding(pooled.cpu(), sequence.cpu(), left_out)
+
+
+class PromptEncoder:
+    """Encodes prompts and remembers the ones asked for last.
+
+    Args:
+        load: makes the encoders; called again after a `release`, when a prompt is not remembered.
+        cache_bytes: bound on what is remembered.
+    """
+
+    def __init__(self, load: Callable[[], Encoders], cache_bytes: int = CACHE_BYTES) -> None:
+        self._load = load
+        self._cache_bytes = cache_bytes
+        self._encoders: Encoders | None = None
+        self._kept: OrderedDict[str, PromptEmbedding] = OrderedDict()
+
+    def encode(self, prompt: str) -> PromptEmbedding:
+        """The prompt's embedding, on the CPU."""
+        known = self._kept.get(prompt)
+        if known is not None:
+            self._kept.move_to_end(prompt)
+            return known
+        if self._encoders is None:
+            self._encoders = self._load()
+        made = encode(self._encoders, prompt)
+        self._kept[prompt] = made
+        while sum(one.size for one in self._kept.values()) > self._cache_bytes:
+            self._kept.popitem(last=False)
+        return made
+
+    def release(self) -> None:
+        """Let go of the encoders, so that their memory can be used; what is remembered stays."""
+        self._encoders = None

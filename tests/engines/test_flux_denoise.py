@@ -1,0 +1,172 @@
+"""The sampling loop: diffusers' latents in fp32, a straight line of arithmetic, full precision, branches apart."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from shared.contracts.errors import Cancelled
+from shared.flux import tiny
+from shared.flux.denoise import Away, Branch, Step, denoise, predict, start
+from shared.flux.latents import noise, pack, unpack
+from shared.flux.schedules import sigmas as schedule
+from shared.flux.text import PromptEmbedding
+
+WIDTH, HEIGHT = 64, 48
+BETA = tuple(float(sigma) for sigma in schedule("beta", 4))
+
+
+@cache
+def transformer() -> Any:
+    return tiny.transformer()
+
+
+def words(seed: int, dtype: torch.dtype = torch.float32) -> PromptEmbedding:
+    generator = torch.Generator().manual_seed(seed)
+    pooled = torch.randn(1, tiny.WIDTH, generator=generator)
+    return PromptEmbedding(pooled, torch.randn(1, 12, tiny.WIDTH, generator=generator)).to("cpu", dtype)
+
+
+def sample(sigmas: tuple[float, ...] = BETA, away: Away | None = None, seed: int = 7) -> Tensor:
+    return denoise(transformer(), noise(WIDTH, HEIGHT, seed), sigmas, Branch(words(1)), 3.5, away)
+
+
+@cache
+def pipe() -> Any:
+    made = tiny.pipeline()
+    made.scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.5])
+def test_it_samples_as_diffusers_pipeline_does(cfg: float) -> None:
+    """Given the same sigmas, noise and embeddings, without and with true guidance."""
+    positive, negative = words(1), words(2)
+    theirs = pipe()(
+        prompt_embeds=positive.sequence, pooled_prompt_embeds=positive.pooled,
+        negative_prompt_embeds=negative.sequence, negative_pooled_prompt_embeds=negative.pooled, true_cfg_scale=cfg,
+        sigmas=list(BETA[:-1]), num_inference_steps=len(BETA) - 1, guidance_scale=3.5, width=WIDTH, height=HEIGHT,
+        latents=pack(noise(WIDTH, HEIGHT, 7)), output_type="latent",
+    ).images  # fmt: skip
+    ours = sample(away=Away(Branch(negative), cfg))
+    assert (ours - unpack(theirs, HEIGHT // 8, WIDTH // 8)).abs().max() < 1e-5
+
+
+def test_same_seed_same_bytes_and_another_seed_another_picture() -> None:
+    assert sample().numpy().tobytes() == sample().numpy().tobytes()
+    assert not torch.equal(sample(), sample(seed=8))
+
+
+def test_image_to_image_is_a_straight_line_of_arithmetic() -> None:
+    """Two steps of a partial schedule, written out."""
+    s0, s1, s2 = (float(sigma) for sigma in schedule("simple", 2, denoise=0.5))
+    latent, fresh, branch = noise(WIDTH, HEIGHT, 1) * 0.3, noise(WIDTH, HEIGHT, 7), Branch(words(1))
+    made = denoise(transformer(), start(fresh, (s0, s1, s2), latent), (s0, s1, s2), branch, 3.5)
+    x0 = s0 * fresh + (1 - s0) * latent
+    x1 = x0 + (s1 - s0) * predict(transformer(), x0, s0, branch, 3.5, 0, "cond").detach()
+    x2 = x1 + (s2 - s1) * predict(transformer(), x1, s1, branch, 3.5, 1, "cond").detach()
+    assert 0.5 < s0 < 0.9
+    assert s2 == 0
+    assert torch.equal(made, x2)
+
+
+def test_a_faint_image_to_image_keeps_the_picture() -> None:
+    latent = noise(WIDTH, HEIGHT, 1)
+    sigmas = tuple(float(sigma) for sigma in schedule("karras", 3, denoise=0.2))
+    made = denoise(transformer(), start(noise(WIDTH, HEIGHT, 7), sigmas, latent), sigmas, Branch(words(1)), 3.5)
+    assert sigmas[0] < 0.05
+    assert (made - latent).abs().mean() < 0.1
+
+
+class Recorder(torch.nn.Module):
+    """Keeps what the embedding of time is given, in place of the sinusoid, and goes on."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.given: list[Tensor] = []
+
+    def forward(self, times: Tensor) -> Tensor:
+        self.given.append(times)
+        embedded: Tensor = self.inner(times)
+        return embedded
+
+
+def test_time_steps_keep_full_precision_in_a_bf16_model() -> None:
+    """Not one of the 100 steps' times is rounded, as they are by the model's own forward."""
+    model = tiny.transformer(double=1, single=1).to(torch.bfloat16)
+    recorder = model.time_text_embed.time_proj = Recorder(model.time_text_embed.time_proj)
+    sigmas = tuple(float(sigma) for sigma in schedule("beta", 100))
+    x = denoise(model, noise(32, 32, 7), sigmas, Branch(words(1, torch.bfloat16)), 3.5)
+    times = torch.cat(recorder.given[::2])
+    assert x.dtype == torch.float32
+    assert times.dtype == torch.float32
+    assert np.allclose(times.numpy(), 1000 * np.array(sigmas[:-1]), rtol=1e-6)
+    assert not model.time_text_embed._forward_pre_hooks, "nothing is left on the model"  # noqa: SLF001
+
+
+def test_latents_are_kept_in_fp32_between_steps() -> None:
+    """A step too small for bf16 still moves them."""
+    model = tiny.transformer(double=1, single=1).to(torch.bfloat16)
+    x = noise(32, 32, 7) + 100
+    moved = denoise(model, x, (0.5, 0.49999), Branch(words(1, torch.bfloat16)), 3.5)
+    assert 0 < (moved - x).abs().max() < 1e-3
+
+
+@contextmanager
+def noted(notes: list[str], text: str) -> Iterator[None]:
+    notes.append(text)
+    yield
+    notes.append("end")
+
+
+def test_each_branch_runs_in_its_own_identity_and_the_negative_one_from_its_step_on() -> None:
+    notes: list[str] = []
+    positive = Branch(words(1), lambda step, sigma: noted(notes, f"positive {step} {sigma:.2f}"))
+    negative = Branch(words(2), lambda step, sigma: noted(notes, f"negative {step} {sigma:.2f}"))
+    denoise(
+        transformer(), noise(WIDTH, HEIGHT, 7), (1.0, 0.8, 0.4, 0.0), positive, 3.5, Away(negative, 2.0, start_step=1)
+    )
+    assert notes[::2] == ["positive 0 1.00", "positive 1 0.80", "negative 1 0.80", "positive 2 0.40", "negative 2 0.40"]
+    assert set(notes[1::2]) == {"end"}
+
+
+def test_without_true_guidance_the_negative_branch_costs_nothing() -> None:
+    notes: list[str] = []
+    negative = Branch(words(2), lambda step, sigma: noted(notes, ""))
+    assert torch.equal(sample(away=Away(negative, 1.0)), sample())
+    assert notes == []
+
+
+def test_guidance_is_told_to_the_model() -> None:
+    x = noise(WIDTH, HEIGHT, 7)
+    low, high = (predict(transformer(), x, 0.7, Branch(words(1)), guidance, 0, "cond") for guidance in (1.0, 7.0))
+    assert not torch.equal(low, high)
+
+
+def test_each_step_is_told_with_the_picture_it_foresees() -> None:
+    steps: list[Step] = []
+    made = denoise(transformer(), noise(WIDTH, HEIGHT, 7), BETA, Branch(words(1)), 3.5, on_step=steps.append)
+    assert [(step.number, step.count) for step in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [step.sigma for step in steps] == list(BETA[:-1])
+    assert torch.allclose(steps[-1].foreseen, made, atol=1e-6)
+
+
+def test_a_cancelled_job_takes_no_further_step() -> None:
+    taken: list[int] = []
+
+    def cancel(step: Step) -> None:
+        taken.append(step.number)
+        if step.number == 2:
+            raise Cancelled("no longer wanted")
+
+    with pytest.raises(Cancelled):
+        denoise(transformer(), noise(WIDTH, HEIGHT, 7), BETA, Branch(words(1)), 3.5, on_step=cancel)
+    assert taken == [1, 2]

@@ -1,0 +1,193 @@
+"""Latents: one noise for a seed, diffusers' packing, the autoencoder's own numbers; words; pictures out of latents."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from shared.contracts.errors import InvalidInput, Permanent
+from shared.flux import tiny
+from shared.flux.decode import decode, encode, previewer
+from shared.flux.latents import image_ids, noise, pack, to_model, to_vae, unpack
+from shared.flux.text import Encoders, PromptEncoder
+from shared.flux.text import encode as encode_words
+from shared.vision.codec import Image
+
+
+@cache
+def vae() -> Any:
+    return tiny.vae()
+
+
+@cache
+def encoders() -> Encoders:
+    return Encoders(*tiny.clip(), *tiny.t5())
+
+
+def picture(width: int = 64, height: int = 48) -> Image:
+    return np.random.default_rng(3).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_noise_is_that_of_torch_manual_seed_and_touches_no_global_generator() -> None:
+    torch.manual_seed(11)
+    expected = torch.randn(1, 16, 6, 8)
+    state = torch.random.get_rng_state()
+    assert torch.equal(noise(64, 48, 11), expected)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_noise_of_a_seed_is_pinned() -> None:
+    """These numbers are PyTorch's for seed 7: should a version draw others, stored pictures could not be made again."""
+    assert noise(64, 64, 7)[0, 0, 0, :3].tolist() == pytest.approx([-0.820135, 0.395631, 0.898908], abs=1e-5)
+
+
+@pytest.mark.parametrize(("width", "height", "field"), [(60, 64, "width"), (64, 72, "height"), (0, 64, "width")])
+def test_sides_that_16_does_not_divide_are_refused(width: int, height: int, field: str) -> None:
+    with pytest.raises(InvalidInput, match="multiple of 16") as refused:
+        noise(width, height, 1)
+    assert refused.value.field == field
+
+
+def test_packing_is_that_of_diffusers() -> None:
+    latent = torch.randn(2, 16, 6, 10)
+    theirs = FluxPipeline._pack_latents(latent, 2, 16, 6, 10)  # noqa: SLF001 - the reference
+    assert torch.equal(pack(latent), theirs)
+    assert torch.equal(unpack(theirs, 6, 10), latent)
+    ids = FluxPipeline._prepare_latent_image_ids(1, 3, 5, "cpu", torch.float32)  # noqa: SLF001 - the reference
+    assert torch.equal(image_ids(6, 10), ids)
+
+
+def test_the_autoencoders_numbers_are_its_configs() -> None:
+    latent = torch.randn(1, 16, 2, 2)
+    scale, shift = vae().config.scaling_factor, vae().config.shift_factor
+    assert (scale, shift) == (0.3611, 0.1159)
+    assert torch.allclose(to_vae(to_model(latent, scale, shift), scale, shift), latent, atol=1e-6)
+    assert to_model(torch.full((1,), shift + 1), scale, shift).item() == pytest.approx(scale)
+
+
+def test_decoding_is_that_of_diffusers_pipeline() -> None:
+    pipe = tiny.pipeline()
+    latent = noise(64, 48, 3)
+    theirs = pipe.image_processor.postprocess(pipe.vae.decode(latent / 0.3611 + 0.1159).sample.detach(), "np")[0]
+    ours = decode(pipe.vae, latent)
+    assert ours.shape == (48, 64, 3)
+    assert np.abs(ours - theirs * 255).max() <= 0.51
+
+
+def test_encoding_is_that_of_diffusers() -> None:
+    image = picture()
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+    theirs = (vae().encode(pixels).latent_dist.mean - 0.1159) * 0.3611
+    assert torch.allclose(encode(vae(), image), theirs, atol=1e-6)
+
+
+def test_large_pictures_are_decoded_in_tiles_that_fade_into_each_other() -> None:
+    latent = noise(160, 128, 5) * 0.2
+    whole, tiled = decode(vae(), latent), decode(vae(), latent, tiled_from=0)
+    assert tiled.shape == whole.shape
+    assert not np.array_equal(tiled, whole)
+    assert np.array_equal(decode(vae(), latent), whole), "tiling does not outlast its picture"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_broken_latent_is_an_error_and_no_black_picture(value: float) -> None:
+    latent = noise(64, 64, 1)
+    latent[0, 3, 1, 1] = value
+    with pytest.raises(Permanent, match="the latent holds 1 of 1024 values that are no finite numbers"):
+        decode(vae(), latent)
+
+
+def test_a_broken_picture_is_an_error() -> None:
+    broken = tiny.vae()
+    torch.nn.init.constant_(broken.decoder.conv_out.bias, float("nan"))
+    with pytest.raises(Permanent, match="decoded picture"):
+        decode(broken, noise(64, 64, 1))
+
+
+def test_a_preview_shows_what_the_decoder_shows() -> None:
+    """Of a flat latent of the size it was measured at, the decoder's mean colour."""
+    painter = previewer(vae())
+    flat = torch.zeros(1, 16, 4, 4)
+    preview = painter.paint(flat)
+    assert preview.shape == (4, 4, 3)
+    with torch.no_grad():
+        shown = vae().decode(flat / 0.3611 + 0.1159).sample.mean(dim=(0, 2, 3))
+    assert np.abs(preview[0, 0] - (shown / 2 + 0.5).numpy() * 255).max() <= 0.51
+    flat[0, 2] = 0.5
+    assert not np.array_equal(painter.paint(flat), preview)
+
+
+def test_words_are_encoded_as_diffusers_does() -> None:
+    pipe = tiny.pipeline()
+    made = encode_words(encoders(), "a doctor in a ward, 50 mm")
+    with torch.no_grad():
+        sequence, pooled, _ = pipe.encode_prompt("a doctor in a ward, 50 mm", max_sequence_length=256)
+    assert made.sequence.shape == (1, 256, tiny.WIDTH)
+    assert torch.allclose(made.sequence, sequence, atol=1e-6)
+    assert torch.allclose(made.pooled, pooled, atol=1e-6)
+
+
+def test_long_prompts_are_read_to_512_tokens_and_what_is_beyond_is_counted() -> None:
+    middle, long = encode_words(encoders(), "a" * 300), encode_words(encoders(), "a" * 600)
+    assert middle.tokens_left_out == 0
+    assert 300 <= middle.sequence.shape[1] <= 302
+    assert long.sequence.shape[1] == 512
+    assert 88 <= long.tokens_left_out <= 90
+
+
+class Loading:
+    """Counts how often the encoders were loaded."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> Encoders:
+        self.count += 1
+        return encoders()
+
+
+def test_encoders_are_loaded_for_unknown_words_only() -> None:
+    loading = Loading()
+    prompts = PromptEncoder(loading)
+    assert loading.count == 0
+    first = prompts.encode("one")
+    prompts.release()
+    assert prompts.encode("one") is first
+    assert loading.count == 1
+    prompts.encode("two")
+    prompts.encode("three")
+    assert loading.count == 2
+
+
+def test_the_prompts_asked_for_last_are_kept_within_the_bound() -> None:
+    loading = Loading()
+    size = encode_words(encoders(), "x").size
+    prompts = PromptEncoder(loading, cache_bytes=2 * size)
+    for words in ("one", "two", "one", "three"):
+        prompts.encode(words)
+        prompts.release()
+    assert loading.count == 3
+    prompts.encode("one")
+    assert loading.count == 3
+    prompts.encode("two")
+    assert loading.count == 4
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny.write(tmp_path / "one", seed=5)
+    tiny.write(tmp_path / "two", seed=5)
+    return tmp_path
+
+
+def test_tiny_weights_are_the_same_for_a_seed_and_load_offline(folder: Path) -> None:
+    one, two = (sorted(path for path in (folder / name).rglob("*") if path.is_file()) for name in ("one", "two"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+    loaded = FluxPipeline.from_pretrained(str(folder / "one"), local_files_only=True)
+    weights = tiny.transformer(5).state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in loaded.transformer.state_dict().items())
+    assert not torch.equal(weights["x_embedder.weight"], tiny.transformer(6).state_dict()["x_embedder.weight"])
