@@ -27,7 +27,8 @@ ABSENT = "missing"
 
 def show_list(arguments: argparse.Namespace) -> int:
     """All weights of the catalogue, and how each stands."""
-    standings = [_shelf().standing(model) for model in load_models().values()]
+    shelf = _shelf()
+    standings = [shelf.standing(model) for model in load_models().values()]
     if arguments.json:
         print(json.dumps([_row(one) for one in standings], indent=2))  # noqa: T201 - what --json is for
         return 0
@@ -84,6 +85,9 @@ def check(arguments: argparse.Namespace) -> int:
     for name, wanted_by in found.unknown.items():
         table.add_row(name, "?", "?", "?", "?", "not in the catalogue", ", ".join(wanted_by))
     wide.print(table)
+    for one in lacking:
+        if one.model.note:
+            console.print(f"{one.model.name}: {one.model.note}")
     _tell_total(recipe.name, engine, len(standings), lacking)
     return 1
 
@@ -196,7 +200,7 @@ def _tell(one: Standing) -> None:
     if one.state == "to convert":
         console.print(f"{name}: is there; `doctorgen models convert {name}` makes it usable")
     elif not one.findings:
-        console.print(f"{name}: ready")
+        console.print(f"{name}: {'ready' if one.model.loadable else 'is there, but cannot be converted yet'}")
 
 
 def _tell_total(recipe: str, engine: str, wanted: int, lacking: Sequence[Standing]) -> None:

@@ -83,6 +83,11 @@ class Model(_Data):
         return any(file.approximate for file in self.files)
 
     @property
+    def loadable(self) -> bool:
+        """Whether an engine may load it, as it is or converted: pickles are never loaded."""
+        return self.format != "pickle" or bool(self.gives)
+
+    @property
     def source(self) -> str:
         """Where it comes from, for people."""
         return f"https://huggingface.co/{self.hub}" if self.hub else self.by_hand or str(self.files[0].url)

@@ -12,13 +12,13 @@ LicencePolicy = Literal["commercial", "research"]
 
 
 def forbidden(catalogue: ModelCatalogue, policy: LicencePolicy, steps: Iterable[Step]) -> tuple[str, ...]:
-    """One phrase for each model that the policy forbids: its name, its licence, the step that needs it."""
+    """One phrase for each model that the policy forbids: its name, its licence and what bears upon it, the step."""
     if policy == "research":
         return ()
     found = needs(catalogue, steps)
     return (
         *(
-            f"step '{where[0]}' needs {model.name} ({model.licence})"
+            f"step '{where[0]}' needs {model.name} ({'; '.join(filter(None, (model.licence, model.note)))})"
             for model, where in found.models.items()
             if not model.commercial
         ),

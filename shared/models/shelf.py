@@ -12,7 +12,7 @@ from shared.storage.digest import sha256
 
 State = Literal["ready", "to convert", "missing", "truncated", "wrong"]
 
-ROUNDING = 0.97
+ROUNDING = 0.9
 """A file of approximate size is complete when it has at least this share of it."""
 
 HIDDEN = "."
@@ -102,7 +102,7 @@ class Shelf:
                     _expected(by_size, expected),
                     f"{found.size} bytes, SHA-256 {found.sha256}",
                 )
-            elif file not in pins:
+            elif file not in pins and not findings.keys() & {*path.parents}:  # an unfinished folder is not pinned
                 seen[file] = found
         if seen:
             pin(self.folder, model.name, seen)
@@ -119,9 +119,12 @@ class Shelf:
         """The files that an engine loads, by their paths below the model's folder.
 
         Raises:
-            Permanent: one is missing, or not converted yet; says which command brings it.
+            Permanent: one is missing, or not converted yet; says which command brings it. Or the model is a pickle that
+                cannot be converted: those are never loaded.
             IntegrityError: one is truncated.
         """
+        if not model.loadable:
+            raise Permanent(f"{model.title} is a pickle that cannot be converted yet, and pickles are not loaded.")
         standing = self.standing(model)
         if standing.findings:
             error = Permanent if standing.state == "missing" else IntegrityError

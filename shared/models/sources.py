@@ -36,7 +36,16 @@ def fetch(model: Model, file: ModelFile, folder: Path, report: Report = lambda _
     if file.url is not None:
         fetch_url(file.url, folder / file.path, report)
     else:
-        fetch_from_hub(model, file, folder, import_module("huggingface_hub"))
+        fetch_from_hub(model, file, folder, _library())
+
+
+def _library() -> Any:
+    try:
+        return import_module("huggingface_hub")
+    except ModuleNotFoundError as error:
+        raise Permanent(
+            f"Downloads need {error.name}, which is not installed: `pip install huggingface_hub`."
+        ) from error
 
 
 def fetch_from_hub(model: Model, file: ModelFile, folder: Path, hub: Any) -> None:

@@ -1,0 +1,153 @@
+"""`doctorgen models …` as a user types it, on a machine without network."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from doctor_image_gen.recipes import find_recipe
+from doctor_image_gen.settings import Settings
+from shared.models.catalogue import load_models
+from shared.models.needs import needs, planned
+from shared.models.settings import models_folder
+from tests.unit.typed import Type
+
+CATALOGUE = load_models()
+PORTRAIT = list(needs(CATALOGUE, planned(find_recipe(None, "portrait"), "flux")).models)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "models"
+
+
+def fill(folder: Path) -> None:
+    """All that the portrait needs, as sparse files of the right sizes: they take no room."""
+    for model in PORTRAIT:
+        for file in model.files:
+            path = folder / model.name / file.path.replace("*", "all.json")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as empty:
+                os.truncate(empty.fileno(), file.size)
+        for name in model.gives:
+            (folder / model.name / name).write_bytes(b"converted")
+
+
+def test_an_empty_machine_is_told_what_a_recipe_needs(type_in: Type) -> None:
+    said = type_in("models", "check", "portrait")
+    assert said.status == 1
+    for model in PORTRAIT:
+        (line,) = [line for line in said.out.splitlines() if line.startswith(f"│ {model.name} ")]
+        assert model.role in line
+        assert model.licence in line
+        assert "missing" in line
+    assert f"0 of {len(PORTRAIT)} models are there; to download: ≈ 50.07 GB" in said.out
+    assert "doctorgen models download pulid_flux_v0.9.1 " in said.out
+    assert "doctorgen models convert EVA02-CLIP-L-336 " in said.out
+    assert "HF_TOKEN" in said.out
+
+
+def test_the_same_for_machines(type_in: Type) -> None:
+    said = type_in("models", "check", "portrait", "--json")
+    assert said.status == 1
+    document = json.loads(said.out)
+    assert document["engine"] == "flux"
+    assert document["ready"] is False
+    assert document["missing_bytes"] == sum(model.size for model in PORTRAIT)
+    (flux,) = [row for row in document["models"] if row["name"] == "flux1-dev"]
+    assert flux["commercial"] is False
+    assert flux["steps"] == ["generate", "hands", "face_detail"]
+
+
+def test_a_machine_that_has_all_is_told_so(type_in: Type, folder: Path) -> None:
+    fill(folder)
+    said = type_in("models", "check", "portrait")
+    assert (said.status, said.out) == (0, f"portrait with engine flux: all {len(PORTRAIT)} models are there\n")
+    assert json.loads(type_in("models", "check", "portrait", "--json").out)["ready"] is True
+
+
+def test_what_is_there_but_not_converted_is_not_downloaded_again(type_in: Type, folder: Path) -> None:
+    fill(folder)
+    (folder / "codeformer-v0.1.0" / "codeformer.safetensors").unlink()
+    said = type_in("models", "check", "portrait")
+    assert said.status == 1
+    assert "to download: 0.0 MB" in said.out
+    assert "models download" not in said.out
+    assert "doctorgen models convert codeformer-v0.1.0\n" in said.out
+
+
+def test_the_portable_engine_needs_nothing(type_in: Type) -> None:
+    said = type_in("models", "check", "portrait", "--engine", "portable")
+    assert (said.status, said.out) == (0, "portrait with engine portable: no models are needed\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["check", "portrat"], "recipe: there is no recipe 'portrat'. Did you mean portrait?"),
+        (
+            ["check", "portrait", "--engine", "fluxx"],
+            "--engine: the recipe 'portrait' has no parameters for an engine 'fluxx'. Did you mean flux?",
+        ),
+        (
+            ["download", "ultrasharp"],
+            "model: there is no model 'ultrasharp'. Did you mean 4x-UltraSharp? `doctorgen models list` lists them.",
+        ),
+        (
+            ["convert", "hand_yolov9c"],
+            "hand_yolov9c: it is a pickle of whole objects, and cannot be converted. docs/models.md says more.",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(type_in: Type, words: list[str], message: str) -> None:
+    said = type_in("models", *words)
+    assert (said.status, said.err) == (2, f"doctorgen: {message}\n")
+
+
+def test_what_must_be_downloaded_by_hand_is_explained_before_anything_is_fetched(type_in: Type) -> None:
+    said = type_in("models", "download", "flux1-dev", "REAL1SM_V3_FP8")
+    assert said.status == 2
+    assert "Civitai" in said.err
+    assert "doctorgen models verify REAL1SM_V3_FP8" in said.err
+
+
+def test_every_weight_is_listed(type_in: Type) -> None:
+    said = type_in("models", "list")
+    assert said.status == 0
+    assert all(f"│ {name} " in said.out for name in CATALOGUE)
+    rows = json.loads(type_in("models", "list", "--json").out)
+    assert [row["name"] for row in rows] == list(CATALOGUE)
+    assert {row["state"] for row in rows} == {"missing"}
+
+
+def test_verifying_pins_and_then_notices_a_change(type_in: Type, folder: Path) -> None:
+    assert type_in("models", "verify").out == f"there are no models in {folder} yet\n"
+    path = folder / "yunet" / "face_detection_yunet_2023mar.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(233_000))
+    assert type_in("models", "verify").out == "yunet: ready\n"
+    path.write_bytes(b"\1" + bytes(232_999))
+    said = type_in("models", "verify", "yunet")
+    assert said.status == 1
+    assert f"{path} is wrong: expected SHA-256 " in said.err
+    assert "`doctorgen models download yunet` mends it." in said.err
+
+
+def test_where_names_the_folder_and_each_file(
+    type_in: Type, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert type_in("models", "where").out == f"{folder}\n"
+    files = type_in("models", "where", "codeformer").out.split()
+    assert files == [str(folder / "codeformer-v0.1.0" / f"codeformer.{ending}") for ending in ("pth", "safetensors")]
+    monkeypatch.setenv("DOCTORGEN_MODELS_DIR", str(tmp_path / "weights"))
+    assert type_in("models", "where").out == f"{tmp_path / 'weights'}\n"
+
+
+def test_engines_and_commands_look_into_the_same_folder(
+    type_in: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is the environment that names it or the settings file."""
+    assert models_folder() == Settings.load().models_folder == tmp_path / "data" / "models"
+    Path("doctorgen.yaml").write_text(f"models_dir: {tmp_path / 'weights'}\nuser_folder: null\n")
+    assert models_folder() == Settings.load().models_folder == tmp_path / "weights"
