@@ -1,0 +1,317 @@
+"""FLUX.1 transformers from diffusers' folders and from the publisher's single files, and where they fit.
+
+A file is read only if every tensor that the architecture asks for is there, in its shape, and none besides: what is
+missing would stay random and what is left over would have meant something.
+
+Sources: diffusers `convert_flux_transformer_checkpoint_to_diffusers` and `FluxTransformer2DModel`; the publisher's
+`flux/model.py` for the names in single files.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import psutil
+import torch
+from diffusers import FluxTransformer2DModel
+from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
+from pydantic import BaseModel, ConfigDict
+
+from shared.contracts.errors import Permanent, ResourceExhausted
+from shared.flux.fp8 import read_weights, stored_shapes
+
+SHOWN: Final = 10
+WIDTH: Final = 3072
+INSIDE: Final = "model.diffusion_model."
+"""What the transformer's names begin with in a file that holds the whole pipeline."""
+BESIDE: Final = ("vae.", "first_stage_model.", "text_encoders.", "cond_stage_model.", "conditioner.")
+"""What the other models' names begin with there."""
+T = TypeVar("T")
+
+CONFIG: Final = "config.json"
+WEIGHTS: Final = "diffusion_pytorch_model.safetensors"
+
+
+class Depth(BaseModel):
+    """How many blocks of each kind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    double: int
+    single: int
+
+
+FLUX_1: Final = Depth(double=19, single=38)
+
+
+class Footprint(BaseModel):
+    """What a transformer's weights take once they are loaded, in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: int
+    largest_block: int
+    largest_layer: int
+    outside_blocks: int
+
+
+class Free(BaseModel):
+    """Memory that nobody uses, in bytes. Where there is no accelerator both are the same memory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: int
+    host: int
+
+
+class Plan(StrEnum):
+    """Where the weights lie while the model runs, fastest first."""
+
+    RESIDENT = "resident"
+    GROUP_OFFLOAD = "group_offload"
+    SEQUENTIAL = "sequential"
+
+
+def load_transformer(
+    path: Path,
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+    depth: Depth = FLUX_1,
+) -> FluxTransformer2DModel:
+    """A transformer ready to infer.
+
+    Args:
+        path: a diffusers folder (the transformer's own or the pipeline's), or a `.safetensors` file with the
+            publisher's names: bf16, raw fp8 or scaled fp8, alone or within a whole pipeline's.
+        dtype: of the weights in memory; fp8 is widened to it.
+        device: where they are to lie. Host memory is needed for one tensor at a time.
+        depth: of a single file. A folder's `config.json` says its own.
+
+    Raises:
+        Permanent: it is no FLUX.1 transformer, tensors are missing or too many, or the file cannot be read.
+    """
+    if path.is_dir():
+        folder = _transformer_folder(path)
+        model = _empty(_config_of(folder))
+        shapes = stored_shapes(_shards(folder))
+        _complain(path, model.state_dict(), shapes)
+        _compare(path, model, shapes)
+        weights = read_weights(_shards(folder), dtype, device)
+    else:
+        model = _empty(_config_for(path, _transformer_part(stored_shapes([path])), depth))
+        published = read_weights([path], dtype, device, lambda name: not name.startswith(BESIDE))
+        weights = convert_flux_transformer_checkpoint_to_diffusers(_transformer_part(published))
+        _compare(path, model, {name: tuple(weight.shape) for name, weight in weights.items()})
+    model.load_state_dict(weights, assign=True)
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def footprint(path: Path, dtype: torch.dtype = torch.bfloat16) -> Footprint:
+    """What a transformer will take, from its files' headers: no weight is read.
+
+    Raises:
+        Permanent: as `load_transformer`, where the headers tell.
+    """
+    files = _shards(_transformer_folder(path)) if path.is_dir() else [path]
+    shapes = _transformer_part(stored_shapes(files))
+    layers: dict[str, int] = defaultdict(int)
+    blocks: dict[str, int] = defaultdict(int)
+    for name, shape in shapes.items():
+        size = math.prod(shape) * dtype.itemsize
+        layers[name.rpartition(".")[0]] += size
+        if "_blocks." in name:
+            blocks[".".join(name.split(".")[:2])] += size
+    if not blocks:
+        raise Permanent(f"{path.name} holds no FLUX.1 transformer: no blocks among {_some(sorted(shapes))}.")
+    weights = sum(layers.values())
+    return Footprint(
+        weights=weights,
+        largest_block=max(blocks.values()),
+        largest_layer=max(layers.values()),
+        outside_blocks=weights - sum(blocks.values()),
+    )
+
+
+def free_memory(device: torch.device | str) -> Free:
+    """What is free on a device and in the machine's memory now."""
+    host = int(psutil.virtual_memory().available)
+    return Free(device=torch.cuda.mem_get_info(device)[0] if torch.device(device).type == "cuda" else host, host=host)
+
+
+def memory_plan(need: Footprint, working: int, free: Free) -> Plan:
+    """The fastest plan that fits.
+
+    Resident keeps all weights on the device. Group offload keeps them in the machine's memory and two blocks on the
+    device, one that computes and one that arrives. Sequential keeps one layer there, and is many times slower.
+
+    Args:
+        need: of the weights.
+        working: bytes that a run takes on the device besides: latents, attention, other models.
+        free: before loading.
+
+    Raises:
+        ResourceExhausted: none fits; the message says what each would need.
+    """
+    on_device = {
+        Plan.RESIDENT: need.weights + working,
+        Plan.GROUP_OFFLOAD: need.outside_blocks + 2 * need.largest_block + working,
+        Plan.SEQUENTIAL: need.largest_layer + working,
+    }
+    on_host = {
+        Plan.RESIDENT: need.largest_layer,
+        Plan.GROUP_OFFLOAD: need.weights,
+        Plan.SEQUENTIAL: need.weights,
+    }
+    for plan in Plan:
+        if on_device[plan] <= free.device and on_host[plan] <= free.host:
+            return plan
+    wants = "; ".join(
+        f"{plan.value} needs {_gb(on_device[plan])} of it and {_gb(on_host[plan])} of memory" for plan in Plan
+    )
+    raise ResourceExhausted(
+        f"The transformer does not fit: {_gb(free.device)} are free on the device and {_gb(free.host)} of "
+        f"memory, and {wants}. Free memory, take a smaller picture or a larger machine."
+    )
+
+
+def settle(transformer: Any, plan: Plan, device: torch.device | str) -> None:
+    """Put a loaded transformer where a plan says, so that it computes on the device."""
+    target = torch.device(device)
+    if plan is Plan.RESIDENT:
+        transformer.to(target)
+        return
+    by_block = plan is Plan.GROUP_OFFLOAD
+    transformer.enable_group_offload(
+        onload_device=target,
+        offload_device=torch.device("cpu"),
+        offload_type="block_level" if by_block else "leaf_level",
+        num_blocks_per_group=1 if by_block else None,
+        use_stream=by_block and target.type == "cuda",
+    )
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _some(names: Collection[str]) -> str:
+    """The first ten and the count."""
+    shown = ", ".join(list(names)[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown}, … ({len(names)} in all)"
+
+
+def _complain(path: Path, expected: Collection[str], found: Collection[str]) -> None:
+    missing = sorted(set(expected) - set(found))
+    unexpected = sorted(set(found) - set(expected))
+    said = [
+        f"{len(names)} tensors {are}: {_some(names)}."
+        for are, names in (("are missing", missing), ("are not expected", unexpected))
+        if names
+    ]
+    if said:
+        raise Permanent(
+            f"{path.name} is not the FLUX.1 transformer it should be. {' '.join(said)} Fetch it again, or name the "
+            "right file."
+        )
+
+
+def _transformer_part(tensors: Mapping[str, T]) -> dict[str, T]:
+    """Of a whole pipeline's file the transformer, by its own names; of its own file everything."""
+    if not any(name.startswith(INSIDE) for name in tensors):
+        return dict(tensors)
+    return {name.removeprefix(INSIDE): value for name, value in tensors.items() if not name.startswith(BESIDE)}
+
+
+def _empty(config: dict[str, Any]) -> Any:
+    with torch.device("meta"):
+        return FluxTransformer2DModel.from_config(config)
+
+
+def _compare(path: Path, model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    others = [
+        f"{name} {list(shapes[name])} for {list(weight.shape)}"
+        for name, weight in model.state_dict().items()
+        if shapes[name] != tuple(weight.shape)
+    ]
+    if others:
+        raise Permanent(f"{path.name} is of another architecture. {len(others)} of another shape: {_some(others)}.")
+
+
+def _config_for(path: Path, published: Mapping[str, tuple[int, ...]], depth: Depth) -> dict[str, Any]:
+    """The architecture of a single file, read off its tensors.
+
+    Raises:
+        Permanent: they are not those of a FLUX.1 transformer of that depth.
+    """
+    if "transformer_blocks.0.attn.to_q.weight" in published:
+        raise Permanent(f"{path.name} has diffusers' names: name the folder that holds it beside its {CONFIG}.")
+    guidance = any(name.startswith("guidance_in.") for name in published)
+    _complain(path, published_names(depth, guidance=guidance), published)
+    width = published["img_in.weight"][0]
+    rows = {published[f"single_blocks.{block}.linear1.weight"][0] for block in range(depth.single)}
+    if width != WIDTH or rows != {7 * WIDTH}:
+        raise Permanent(f"{path.name} is of another architecture: {width} wide, where FLUX.1 is {WIDTH}.")
+    return {
+        "patch_size": 1,
+        "in_channels": published["img_in.weight"][1],
+        "out_channels": published["final_layer.linear.weight"][0],
+        "num_layers": depth.double,
+        "num_single_layers": depth.single,
+        "attention_head_dim": 128,
+        "num_attention_heads": WIDTH // 128,
+        "joint_attention_dim": published["txt_in.weight"][1],
+        "pooled_projection_dim": published["vector_in.in_layer.weight"][1],
+        "guidance_embeds": guidance,
+        "axes_dims_rope": (16, 56, 56),
+    }
+
+
+def published_names(depth: Depth, *, guidance: bool) -> set[str]:
+    """What the publisher calls the tensors of a transformer."""
+    embedders = ("time_in", "vector_in", *(["guidance_in"] if guidance else []))
+    linears = [f"{embedder}.{layer}" for embedder in embedders for layer in ("in_layer", "out_layer")]
+    linears += ["img_in", "txt_in", "final_layer.linear", "final_layer.adaLN_modulation.1"]
+    scales = []
+    for block in range(depth.double):
+        for side in ("img", "txt"):
+            of = f"double_blocks.{block}.{side}"
+            linears += [f"{of}_mod.lin", f"{of}_attn.qkv", f"{of}_attn.proj", f"{of}_mlp.0", f"{of}_mlp.2"]
+            scales += [f"{of}_attn.norm.query_norm.scale", f"{of}_attn.norm.key_norm.scale"]
+    for block in range(depth.single):
+        of = f"single_blocks.{block}"
+        linears += [f"{of}.linear1", f"{of}.linear2", f"{of}.modulation.lin"]
+        scales += [f"{of}.norm.query_norm.scale", f"{of}.norm.key_norm.scale"]
+    return {f"{linear}.{part}" for linear in linears for part in ("weight", "bias")} | set(scales)
+
+
+def _transformer_folder(path: Path) -> Path:
+    """The transformer's folder, of a pipeline's or its own."""
+    return path / "transformer" if (path / "transformer" / CONFIG).is_file() else path
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    if not (folder / CONFIG).is_file():
+        raise Permanent(f"{folder} is no diffusers folder: there is no {CONFIG}. Fetch the model again.")
+    config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+    if config.get("_class_name") != "FluxTransformer2DModel":
+        raise Permanent(
+            f"{folder} holds a {config.get('_class_name')}, not a FluxTransformer2DModel. Name a FLUX.1 transformer."
+        )
+    if "quantization_config" in config:
+        method = config["quantization_config"].get("quant_method")
+        raise Permanent(f"{folder} is quantised by {method}. Use the version in bf16 or a single file in fp8.")
+    return config
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / f"{WEIGHTS}.index.json"
+    if index.is_file():
+        return sorted({folder / Path(shard).name for shard in json.loads(index.read_text())["weight_map"].values()})
+    if not (folder / WEIGHTS).is_file():
+        pickled = "; its pickled weights are never loaded" if list(folder.glob("*.bin")) else ""
+        raise Permanent(f"There is no {WEIGHTS} in {folder}{pickled}. Fetch the model again.")
+    return [folder / WEIGHTS]
