@@ -186,6 +186,14 @@ def test_the_innermost_context_counts(transformer: Any, attentions: list[Perceiv
     assert torch.equal(again, alone[0])
 
 
+def test_a_model_in_bf16_stays_in_bf16(attentions: list[PerceiverAttentionCA]) -> None:
+    """The weight is fp32 and so may be tokens and mask: none of them raises the image's precision."""
+    image = _noise(1, IMAGE, WIDTH).bfloat16()
+    found = _seen(attentions[0].bfloat16(), image, _subject(mask=torch.ones(IMAGE)))
+    assert found.dtype == torch.bfloat16
+    assert not torch.equal(found, image)
+
+
 # Many at once
 
 
@@ -210,16 +218,15 @@ def test_fifty_calls_at_once_do_not_mix() -> None:
     alone = [_run(transformer, call) for call in calls]
     ready = Barrier(50)
 
-    def together(call: IdentityCall) -> list[Tensor]:
+    def together(call: IdentityCall) -> Tensor:
         ready.wait(timeout=10)
         with torch.no_grad():
-            return [_run(transformer, call) for _ in range(2)]
+            return _run(transformer, call)
 
     with ThreadPoolExecutor(50) as pool:
         found = list(pool.map(together, calls))
-    for wanted, twice in zip(alone, found, strict=True):
-        for one in twice:
-            torch.testing.assert_close(one, wanted, atol=1e-6, rtol=0)
+    for one, wanted in zip(found, alone, strict=True):
+        torch.testing.assert_close(one, wanted, atol=1e-6, rtol=0)
     assert min((a - b).abs().max().item() for a, b in pairwise(alone)) > 1e-4
 
 
@@ -276,7 +283,8 @@ def test_compiled_it_agrees_and_is_compiled_once(whole: bool) -> None:
     """The whole model, or each block with no break in its graph: another weight, person or step compiles nothing."""
     _dynamo.reset()
     transformer = _transformer(doubles=2, singles=2)
-    attach(transformer, _attentions(2))
+    plain = _run(transformer)
+    attachment = attach(transformer, _attentions(2))
     calls = [
         IdentityCall([_subject(seed=seed, weight=weight, start_step=start)])
         for seed, weight, start in ((0, 1.0, 0), (0, 0.3, 0), (1, 1.0, 0), (2, 1.0, 4))
@@ -288,7 +296,7 @@ def test_compiled_it_agrees_and_is_compiled_once(whole: bool) -> None:
     if whole:
         transformer.compile(backend="eager")
     else:
-        transformer.compile_repeated_blocks(backend="aot_eager", fullgraph=True)
+        transformer.compile_repeated_blocks(backend="eager", fullgraph=True)
     found = [_run(transformer, calls[0])]
     with _dynamo.config.patch(error_on_recompile=True):
         found += [_run(transformer, call) for call in calls[1:]]
@@ -297,13 +305,15 @@ def test_compiled_it_agrees_and_is_compiled_once(whole: bool) -> None:
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
     assert (found[4] - found[3]).abs().max() > 1e-4
+    attachment.detach()
+    torch.testing.assert_close(_run(transformer, calls[0]), plain, atol=1e-5, rtol=0)
 
 
 def test_depth_does_not_multiply_compilations() -> None:
-    """FLUX's 57 blocks are compiled as four: double and single, with and without an identity after them."""
+    """However many blocks, four are compiled: double and single, with and without an identity after them."""
     _dynamo.reset()
-    transformer = _transformer(doubles=19, singles=38)
-    attach(transformer, _attentions(20))
+    transformer = _transformer(doubles=5, singles=9)
+    attach(transformer, _attentions(6))
     counters.clear()
     transformer.compile_repeated_blocks(backend="eager", fullgraph=True)
     _run(transformer, IdentityCall([_subject()]))
@@ -313,7 +323,7 @@ def test_depth_does_not_multiply_compilations() -> None:
 def test_cached_and_compiled_it_agrees() -> None:
     """With blocks compiled and the first block's cache, a step that is computed and one that is skipped."""
     _dynamo.reset()
-    transformer = _transformer(doubles=2, singles=2)
+    transformer = _transformer(doubles=1, singles=1)
     attach(transformer, _attentions(2))
     call = IdentityCall([_subject()])
     wanted = _run(transformer, call)
