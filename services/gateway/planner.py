@@ -87,7 +87,9 @@ def plan(
     engine = request.engine or defaults.engine
     seed = seed_of(request)
     offered: Parameters = brief.model_dump(mode="json") | {"faces": [photo.face for photo in request.photos]}
-    steps = tuple(_pin(step, engine, operations, offered, request, defaults, seed) for step in recipe.steps)
+    steps = tuple(
+        _pin(step, step.engine or engine, operations, offered, request, defaults, seed) for step in recipe.steps
+    )
     policy = defaults.licence_policy
     check_licences(load_models(), policy, steps, _allowed_engines(recipe, operations, policy))
     message = StepMessage(
@@ -141,7 +143,8 @@ def _pin(
         )
     spec = operation.engines.get(engine)
     if spec is None:
-        raise InvalidInput("engine", f"{operation.name} has no engine '{engine}'", nearest(engine, operation.engines))
+        field = "recipe" if step.engine else "engine"
+        raise InvalidInput(field, f"{operation.name} has no engine '{engine}'", nearest(engine, operation.engines))
     known = spec.params.model_fields
     from_brief = {name: offered[name] for name in step.brief if name in known and offered.get(name) is not None}
     params = step.params | step.engines.get(engine, {}) | from_brief

@@ -27,6 +27,7 @@ class RecipeStep(Contract):
     brief: tuple[str, ...] = Field(default=(), description="fields of the compiled brief that become parameters")
     params: Parameters = Field(default_factory=dict, description="for whichever engine runs the step")
     engines: dict[Name, Parameters] = Field(default_factory=dict, description="on top of params, for one engine")
+    engine: Name | None = Field(default=None, description="does this step whatever engine the job asks for")
 
 
 class Recipe(Contract):

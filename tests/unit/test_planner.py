@@ -98,13 +98,17 @@ def request(**changes: Any) -> JobRequest:
 
 
 def planned(
-    backdrop: Backdrop, defaults: GenerationDefaults | None = None, words: Brief | None = None, **changes: Any
+    backdrop: Backdrop,
+    defaults: GenerationDefaults | None = None,
+    words: Brief | None = None,
+    recipe: Recipe = RECIPE,
+    **changes: Any,
 ) -> StepMessage:
     return plan(
         request(**changes),
         "job-1",
         PHOTOS,
-        RECIPE,
+        recipe,
         words or brief(backdrop),
         OPERATIONS,
         defaults or GenerationDefaults(),
@@ -120,6 +124,20 @@ def test_an_engine_gets_the_parameters_it_knows_and_no_others(backdrop: Backdrop
     }
     flux = planned(backdrop, engine="flux").steps[0].params
     assert flux == {"width": 1024, "prompt": "a doctor", "identity_weight": 0.85, "steps": 100}
+
+
+def test_a_step_that_names_its_engine_is_done_by_it_whatever_the_job_asks_for(backdrop: Backdrop) -> None:
+    """So a recipe may mix engines. One that there is not is the recipe's fault."""
+
+    def with_engine(name: str) -> Recipe:
+        make, judge = RECIPE.steps
+        return RECIPE.model_copy(update={"steps": (make.model_copy(update={"engine": name}), judge)})
+
+    steps = planned(backdrop, recipe=with_engine("flux"), engine="portable").steps
+    assert [step.engine for step in steps] == ["flux", "portable"]
+    assert steps[0].params["steps"] == 20
+    with pytest.raises(InvalidInput, match=r"recipe: generate\.make has no engine 'magic'"):
+        planned(backdrop, recipe=with_engine("magic"))
 
 
 def test_the_scenario_s_own_identity_weight_goes_before_the_recipe_s(backdrop: Backdrop) -> None:
