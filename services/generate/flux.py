@@ -1,0 +1,237 @@
+"""The GPU engine of generate.text_to_image: FLUX paints the scene from words, PuLID holds it to the subject's face."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from services.generate.stage import FluxParams
+from shared.contracts.errors import InvalidInput, Permanent
+from shared.flux.decode import decode
+from shared.flux.denoise import Around, Away, Branch, Step, alone, denoise, start
+from shared.flux.latents import noise
+from shared.flux.pulid.artifact import PulidIdentity, load_identity
+from shared.flux.pulid.attention import PerceiverAttentionCA
+from shared.flux.pulid.context import IdentityCall, Subject, identity
+from shared.flux.pulid.injection import Attachment, attach
+from shared.flux.pulid.weights import Pulid, load_pulid, published
+from shared.flux.schedules import shift_for, sigmas
+from shared.flux.text import Encoders, PromptEmbedding, PromptEncoder
+from shared.models.device import require_device, torch_facts
+from shared.models.lock import pin_of, read_pins
+from shared.models.settings import models_folder
+from shared.storage.digest import sha256
+from shared.vision.output import image_output
+from shared.worker.operation import Outcome, Work
+
+DEVICE = "DOCTORGEN_DEVICE"
+"""Environment: `cuda` where absent, `cuda:<index>` or `cpu`."""
+
+INDEX = "model_index.json"
+"""What makes a folder a model in diffusers' layout."""
+
+ROOM_FOR_ALL_BYTES = 44 * 10**9
+"""From this memory on the text encoders (10 GB) stay on the device beside the transformer (24 GB) and its work."""
+
+_SHOWN_FROM, _SHOWN_TO = 0.05, 0.95
+"""The sampling's part of the progress."""
+
+
+class _Painter(NamedTuple):
+    """What of a model stays on the device."""
+
+    transformer: Any
+    vae: Any
+
+
+class FluxGenerate:
+    """Keeps the model it used last. One step at a time.
+
+    Args:
+        folder: of the models; the setting `models_dir` where None.
+        device: where it computes, in bf16 on a GPU and in fp32 on a CPU; as the environment says where None.
+        pulid: makes the empty PuLID; another than the published size is for tests.
+    """
+
+    def __init__(
+        self, folder: Path | None = None, device: str | None = None, pulid: Callable[[], Pulid] = published
+    ) -> None:
+        self._folder = folder or models_folder()
+        self._device = device or os.environ.get(DEVICE, "cuda")
+        self._dtype = torch.float32 if self._device == "cpu" else torch.bfloat16
+        self._build_pulid = pulid
+        self._digests: dict[str, str] | None = None
+        self._model = ""
+        self._prompts: PromptEncoder | None = None
+        self._painter: _Painter | None = None
+        self._attachment: Attachment | None = None
+        self._identity_model = ""
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """All models in the folder that this engine could use, since its steps name theirs."""
+        if self._digests is None:
+            found = [path.parent for path in self._folder.glob(f"*/{INDEX}")]
+            found += [path.parent for path in self._folder.glob("pulid_flux_*/*.safetensors")]
+            self._digests = {path.name: _digest(path) for path in sorted(set(found))}
+        return self._digests
+
+    def run(self, work: Work[FluxParams]) -> Outcome:
+        params = work.params
+        who = _pulid_identity(work.one("identity"))
+        if who is not None:
+            _check_encoder(who, params.identity_model)
+        prompts = self._use(params.model)
+        positive = self._told(prompts, params.prompt)
+        negative = self._told(prompts, params.negative_prompt) if params.cfg != 1.0 else None
+        if not self._has_room_for_all():
+            prompts.release()
+        painter = self._paints_with(params.model)
+        if who is not None:
+            self._see(painter, params.identity_model)
+        work.progress(_SHOWN_FROM)
+
+        mu = shift_for(params.width, params.height) if params.shift is None else params.shift
+        levels = sigmas(params.scheduler, params.steps, mu=mu).tolist()
+        away = None
+        if negative is not None:
+            away = Away(Branch(negative, self._held_to(who, "uncond", params)), params.cfg, params.cfg_start_step)
+        latent = denoise(
+            painter.transformer,
+            start(noise(params.width, params.height, work.seed).to(self._device), levels),
+            levels,
+            Branch(positive, self._held_to(who, "id", params)),
+            params.guidance,
+            away,
+            lambda step: work.progress(_share(step)),
+        )
+        picture = decode(painter.vae, latent)
+        facts: dict[str, JsonValue] = {
+            "identity": "none" if who is None else params.identity_model,
+            "prompt_tokens_left_out": positive.tokens_left_out,
+        }
+        return Outcome({"image": image_output(picture, "intermediate")}, facts)
+
+    def _use(self, model: str) -> PromptEncoder:
+        """Make `model` the one in use, and let go of another."""
+        if self._prompts is None or self._model != model:
+            folder = self._folder / model
+            if not (folder / INDEX).is_file():
+                raise Permanent(
+                    f"{folder / INDEX} is missing. `doctorgen models download {model}` brings the weights; if they lie "
+                    "elsewhere, name that folder with DOCTORGEN_MODELS_DIR."
+                )
+            require_device(self._device, torch_facts())
+            self._painter, self._attachment, self._identity_model = None, None, ""
+            self._prompts = PromptEncoder(lambda: _load_encoders(folder, self._text_device, self._dtype))
+            self._model = model
+        return self._prompts
+
+    def _paints_with(self, model: str) -> _Painter:
+        if self._painter is None:
+            self._painter = _load_painter(self._folder / model, self._device, self._dtype)
+        return self._painter
+
+    def _see(self, painter: _Painter, model: str) -> None:
+        """Let the transformer see identities through these weights."""
+        if self._identity_model == model:
+            return
+        path = self._folder / model / f"{model}.safetensors"
+        if not path.is_file():
+            raise Permanent(f"{path} is missing. `doctorgen models download {model}` brings it.")
+        if self._attachment is not None:
+            self._attachment.detach()
+            self._attachment, self._identity_model = None, ""
+        pulid = load_pulid(path, self._dtype, self._device, self._build_pulid)
+        self._attachment = attach(painter.transformer, cast(Sequence[PerceiverAttentionCA], list(pulid.pulid_ca)))
+        self._identity_model = model
+
+    def _told(self, prompts: PromptEncoder, words: str) -> PromptEmbedding:
+        return prompts.encode(words).to(self._device, self._dtype)
+
+    def _held_to(self, who: PulidIdentity | None, tokens: str, params: FluxParams) -> Around:
+        """What each call of the transformer is made in, so that it sees the identity's tokens of that name."""
+        if who is None:
+            return alone
+        seen: Tensor = getattr(who, tokens)[None].to(self._device, self._dtype)
+        call = IdentityCall(
+            [Subject(tokens=seen, weight=params.identity_weight, start_step=params.identity_start_step)]
+        )
+
+        def around(step: int, sigma: float) -> AbstractContextManager[None]:
+            call.at(step, sigma)
+            return identity(call)
+
+        return around
+
+    def _has_room_for_all(self) -> bool:
+        return self._device == "cpu" or torch.cuda.mem_get_info(self._device)[1] >= ROOM_FOR_ALL_BYTES
+
+    @property
+    def _text_device(self) -> str:
+        return self._device if self._has_room_for_all() else "cpu"
+
+
+def _share(step: Step) -> float:
+    return _SHOWN_FROM + (_SHOWN_TO - _SHOWN_FROM) * step.number / step.count
+
+
+def _pulid_identity(blob: bytes) -> PulidIdentity | None:
+    """PuLID's identity, or None where it is a portable engine's record, which is JSON and says nothing to FLUX.
+
+    A safetensors blob starts with its header's length, a multiple of eight, so never with a brace.
+    """
+    return None if blob[:1] == b"{" else load_identity(blob, "identity")
+
+
+def _check_encoder(who: PulidIdentity, model: str) -> None:
+    made_by = who.about.models.get("idformer", model)
+    if made_by != model:
+        raise InvalidInput(
+            "identity_model",
+            f"the identity was encoded by {made_by}, and {model} is to read it",
+            "Name the same version of PuLID in both steps.",
+        )
+
+
+def _load_encoders(folder: Path, device: str, dtype: torch.dtype) -> Encoders:
+    from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel  # noqa: PLC0415 - takes seconds
+
+    def model(kind: Any, name: str) -> Any:
+        return kind.from_pretrained(folder / name, dtype=dtype, local_files_only=True).to(device).eval()
+
+    return Encoders(
+        clip_tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        clip=model(CLIPTextModel, "text_encoder"),
+        t5_tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer_2", local_files_only=True),
+        t5=model(T5EncoderModel, "text_encoder_2"),
+    )
+
+
+def _load_painter(folder: Path, device: str, dtype: torch.dtype) -> _Painter:
+    from diffusers import AutoencoderKL, FluxTransformer2DModel  # noqa: PLC0415 - takes seconds
+
+    def model(kind: Any, name: str) -> Any:
+        made = kind.from_pretrained(folder / name, torch_dtype=dtype, local_files_only=True, use_safetensors=True)
+        return made.to(device).eval().requires_grad_(False)
+
+    return _Painter(model(FluxTransformer2DModel, "transformer"), model(AutoencoderKL, "vae"))
+
+
+def _digest(folder: Path) -> str:
+    """The digest of a model's files, as `shared.models.shelf` reckons it; read through where they are not pinned."""
+    pins = read_pins(folder.parent).get(folder.name, {})
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    digests = {}
+    for name in sorted(name for name in files if not any(part.startswith(".") for part in Path(name).parts)):
+        pinned = pins.get(name)
+        fits = pinned is not None and pinned.size == files[name].stat().st_size
+        digests[name] = pinned.sha256 if pinned is not None and fits else pin_of(files[name]).sha256
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    return sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode())

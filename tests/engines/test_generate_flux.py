@@ -1,0 +1,276 @@
+"""The flux engine on tiny random weights: a pure function of its work, told its words, its sizes and whose face."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from doctor_image_gen import recipes
+from services.generate.flux import DEVICE, FluxGenerate
+from services.generate.stage import STAGE, FluxParams
+from shared.contracts.errors import Cancelled, InvalidInput, Permanent
+from shared.flux import tiny
+from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
+from shared.flux.pulid.attention import PerceiverAttentionCA
+from shared.flux.pulid.idformer import IDFormer
+from shared.flux.pulid.weights import Pulid
+from shared.flux.schedules import SCHEDULERS
+from shared.models.lock import Pin, pin, pin_of
+from shared.vision.codec import Image, decode
+from shared.worker.operation import Outcome, Params, Work
+
+TOKENS, ID_WIDTH = 4, 24
+PORTABLE = b'{"schema_version": 1}'
+"""What the portable identity engine hands on is JSON; nothing in it is of use to FLUX."""
+
+
+def tiny_pulid() -> Pulid:
+    encoder = IDFormer(dim=16, depth=1, heads=2, head_dim=8, queries=TOKENS, out_dim=ID_WIDTH, vit_dim=8, scales=1)
+    return Pulid(encoder, (PerceiverAttentionCA(tiny.WIDTH, ID_WIDTH, heads=2, head_dim=8) for _ in range(3)))
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with TemporaryDirectory() as name:
+        tiny.write(Path(name) / "tiny")
+        for version in ("pulid_flux_v0.9.0", "pulid_flux_v0.9.1"):
+            (Path(name) / version).mkdir()
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(len(version) + int(version[-1]))
+                save_file(tiny_pulid().state_dict(), Path(name) / version / f"{version}.safetensors")
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> FluxGenerate:
+    return fresh(folder)
+
+
+def fresh(folder: Path) -> FluxGenerate:
+    return FluxGenerate(folder, "cpu", tiny_pulid)
+
+
+@cache
+def who(seed: int = 0, model: str = "pulid_flux_v0.9.1", nobody: int = 99) -> bytes:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = 3 * torch.randn(TOKENS, ID_WIDTH, generator=generator)
+    about = PulidAbout(models={"idformer": model}, fusion="mean", photos=1)
+    uncond = torch.randn(TOKENS, ID_WIDTH, generator=torch.Generator().manual_seed(nobody))
+    return save_identity(PulidIdentity(tokens, uncond, torch.zeros(1, 512), about))
+
+
+def work(seed: int = 7, identity: bytes = PORTABLE, **params: Any) -> Work[FluxParams]:
+    small = {"model": "tiny", "prompt": "a doctor in a ward", "width": 64, "height": 64, "steps": 2}
+    return Work(FluxParams(**{**small, **params}), {"photos": (b"",), "identity": (identity,)}, seed)
+
+
+Made = Callable[..., bytes]
+
+
+@pytest.fixture(scope="module")
+def made(engine: FluxGenerate) -> Made:
+    """The picture of a work with these parameters, painted once."""
+    known: dict[tuple[tuple[str, Any], ...], bytes] = {}
+
+    def paint(**params: Any) -> bytes:
+        key = tuple(sorted(params.items()))
+        if key not in known:
+            known[key] = data(engine.run(work(**params)))
+        return known[key]
+
+    return paint
+
+
+def picture(outcome: Outcome) -> Image:
+    return decode(outcome.outputs["image"].data)
+
+
+def data(outcome: Outcome) -> bytes:
+    return outcome.outputs["image"].data
+
+
+def test_same_work_same_bytes_whatever_the_engine_did_before(folder: Path, engine: FluxGenerate) -> None:
+    """Other words, another subject and true guidance in between leave no trace."""
+    first = data(fresh(folder).run(work()))
+    engine.run(work(prompt="a cat", identity=who(), cfg=3.0, cfg_start_step=0, negative_prompt="blur"))
+    assert data(engine.run(work())) == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 8},
+        {"prompt": "a doctor at sea"},
+        {"steps": 4},
+        {"scheduler": "beta"},
+        {"shift": None},
+        {"guidance": 10.0},
+        {"cfg": 4.0},
+        {"identity": who()},
+    ],
+)
+def test_each_parameter_changes_the_picture(made: Made, change: dict[str, Any]) -> None:
+    assert made(**change) != made()
+
+
+def test_the_negative_prompt_acts_with_true_guidance_only(made: Made) -> None:
+    assert made(negative_prompt="blur") == made()
+    assert made(cfg=4.0, negative_prompt="blur") != made(cfg=4.0)
+    assert made(cfg=4.0, cfg_start_step=2) == made()
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (128, 80), (80, 128)])
+def test_the_picture_has_the_size_asked_for(engine: FluxGenerate, width: int, height: int) -> None:
+    assert picture(engine.run(work(width=width, height=height, steps=1))).shape == (height, width, 3)
+
+
+def test_each_subject_has_a_picture_of_their_own(made: Made) -> None:
+    assert len({made(identity=who(0)), made(identity=who(1)), made()}) == 3
+
+
+def test_the_manifest_is_told_whether_an_identity_was_held_and_whether_all_words_were_read(
+    engine: FluxGenerate,
+) -> None:
+    assert engine.run(work(steps=1, identity=who())).facts == {
+        "identity": "pulid_flux_v0.9.1",
+        "prompt_tokens_left_out": 0,
+    }
+    facts = engine.run(work(steps=1, prompt="x" * 600)).facts
+    assert facts["identity"] == "none"
+    assert facts["prompt_tokens_left_out"] in range(85, 92)
+
+
+def test_the_identity_acts_as_strongly_and_as_early_as_asked(made: Made) -> None:
+    plain = decode(made()).astype(float)
+
+    def moved(**params: Any) -> float:
+        return float(np.abs(decode(made(identity=who(), **params)) - plain).mean())
+
+    assert moved(identity_weight=0.0) == 0
+    assert moved(identity_start_step=2) == 0
+    assert 0 < moved(identity_start_step=1) < moved()
+    assert moved(identity_weight=0.3) < moved()
+
+
+def test_the_negative_branch_sees_nobodys_tokens(made: Made) -> None:
+    """Other tokens of nobody's change the picture with true guidance, and only then."""
+    one, two = who(), who(nobody=98)
+    assert made(identity=one) == made(identity=two)
+    assert made(identity=one, cfg=3.0) != made(identity=two, cfg=3.0)
+
+
+def test_another_version_of_pulid_is_taken_up_without_a_trace_of_the_first(folder: Path, engine: FluxGenerate) -> None:
+    older = work(steps=1, identity=who(0, "pulid_flux_v0.9.0"), identity_model="pulid_flux_v0.9.0")
+    newer = work(steps=1, identity=who())
+    before = data(engine.run(newer))
+    assert data(engine.run(older)) == data(fresh(folder).run(older)) != before
+    assert data(engine.run(newer)) == before
+
+
+def test_an_identity_of_another_version_of_pulid_is_refused(engine: FluxGenerate) -> None:
+    with pytest.raises(InvalidInput, match=r"the identity was encoded by pulid_flux_v0\.9\.0") as refused:
+        engine.run(work(identity=who(0, "pulid_flux_v0.9.0")))
+    assert refused.value.field == "identity_model"
+
+
+@pytest.mark.parametrize(
+    ("params", "missing"),
+    [
+        ({"model": "flux1-dev"}, "flux1-dev/model_index.json"),
+        ({"identity_model": "pulid_flux_v9"}, "pulid_flux_v9/pulid_flux_v9.safetensors"),
+    ],
+)
+def test_missing_weights_are_named_with_the_command_that_brings_them(
+    engine: FluxGenerate, params: dict[str, Any], missing: str
+) -> None:
+    identity = who(0, params.get("identity_model", "pulid_flux_v0.9.1"))
+    name = Path(missing).parent
+    with pytest.raises(Permanent, match=f"{missing} is missing. `doctorgen models download {name}`"):
+        engine.run(work(identity=identity, **params))
+
+
+def test_a_gpu_that_is_not_there_is_an_error_and_no_slow_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    monkeypatch.delenv(DEVICE, raising=False)
+    with pytest.raises(Permanent, match="cuda was asked for"):
+        FluxGenerate(folder).run(work())
+
+
+def test_progress_rises_step_by_step_and_a_cancelled_job_goes_no_further(engine: FluxGenerate) -> None:
+    told: list[float] = []
+    asked = work(steps=4)
+    engine.run(Work(asked.params, asked.inputs, 7, told.append))
+    assert told == pytest.approx([0.05, 0.275, 0.5, 0.725, 0.95])
+    told.clear()
+
+    def cancel(share: float) -> None:
+        told.append(share)
+        if len(told) == 3:
+            raise Cancelled("no longer wanted")
+
+    with pytest.raises(Cancelled):
+        engine.run(Work(asked.params, asked.inputs, 7, cancel))
+    assert len(told) == 3
+
+
+def test_models_are_named_by_the_digest_of_their_files(folder: Path, tmp_path: Path) -> None:
+    engine = fresh(folder)
+    assert set(engine.models) == {"tiny", "pulid_flux_v0.9.0", "pulid_flux_v0.9.1"}
+    pulid = folder / "pulid_flux_v0.9.1" / "pulid_flux_v0.9.1.safetensors"
+    assert engine.models["pulid_flux_v0.9.1"] == pin_of(pulid).sha256
+    tiny.write(tmp_path / "tiny")
+    tiny.write(tmp_path / "other", seed=1)
+    elsewhere = fresh(tmp_path).models
+    assert elsewhere["tiny"] == engine.models["tiny"] != elsewhere["other"]
+
+
+def test_a_pinned_file_is_not_read_again(tmp_path: Path) -> None:
+    name = "pulid_flux_v0.9.1"
+    (tmp_path / name).mkdir()
+    file = tmp_path / name / f"{name}.safetensors"
+    file.write_bytes(b"weights")
+    pin(tmp_path, name, {file.name: Pin(sha256="a" * 64, size=7)})
+    assert fresh(tmp_path).models == {name: "a" * 64}
+    file.write_bytes(b"other weights")
+    assert fresh(tmp_path).models == {name: pin_of(file).sha256}
+
+
+def test_where_no_weights_are_there_are_no_models(tmp_path: Path) -> None:
+    assert fresh(tmp_path / "nothing").models == {}
+
+
+def test_the_folder_and_the_device_are_those_of_the_settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCTORGEN_MODELS_DIR", str(folder))
+    monkeypatch.setenv(DEVICE, "cpu")
+    operation = STAGE.operation("generate.text_to_image")
+    assert operation is not None
+    built = operation.engines["flux"].build()
+    assert "tiny" in built.models
+    asked = work(steps=1)
+    assert picture(built.run(Work[Params](asked.params, asked.inputs, asked.seed))).shape == (64, 64, 3)
+
+
+def test_the_portrait_recipe_and_the_schedules_names_are_understood() -> None:
+    document = yaml.safe_load((Path(recipes.__file__).parent / "portrait.yaml").read_text("utf-8"))
+    asked = next(step for step in document["steps"] if step["name"] == "generate")
+    params = FluxParams(**asked["params"], **asked["engines"]["flux"])
+    assert (params.model, params.steps, params.scheduler, params.identity_weight) == ("flux1-dev", 100, "beta", 0.85)
+    assert get_args(FluxParams.model_fields["scheduler"].annotation) == SCHEDULERS
+
+
+@pytest.mark.parametrize("wrong", [{"width": 100}, {"width": 48}, {"height": 2064}, {"steps": 0}, {"cfg": 0.5},
+                                   {"model": "../secret"}, {"sampler": "dpm"}, {"identity_weight": 3.5}])  # fmt: skip
+def test_parameters_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    operation = STAGE.operation("generate.text_to_image")
+    assert operation is not None
+    with pytest.raises(InvalidInput) as refused:
+        operation.engines["flux"].parse(wrong, "params")
+    assert refused.value.field == f"params.{next(iter(wrong))}"
