@@ -135,7 +135,7 @@ def test_a_step_that_names_its_engine_is_done_by_it_whatever_the_job_asks_for(ba
 
     steps = planned(backdrop, recipe=with_engine("flux"), engine="portable").steps
     assert [step.engine for step in steps] == ["flux", "portable"]
-    assert steps[0].params["steps"] == 20
+    assert steps[0].params["steps"] == 100
     with pytest.raises(InvalidInput, match=r"recipe: generate\.make has no engine 'magic'"):
         planned(backdrop, recipe=with_engine("magic"))
 
