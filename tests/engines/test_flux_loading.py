@@ -1,6 +1,7 @@
 """FLUX transformers are read whole from every format they are published in, or refused with what is wrong."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from shared.flux.loading import (
 
 SHALLOW = Depth(double=1, single=1)
 FP8 = torch.float8_e4m3fn
+KINDS = {torch.bfloat16: "BF16", torch.float32: "F32", FP8: "F8_E4M3"}
 GB = 10**9
 FLUX_1 = Footprint(
     weights=23_802_816_640, largest_block=679_662_592, largest_layer=113_283_072, outside_blocks=128_249_984
@@ -274,74 +276,99 @@ def test_flux_1_dev_has_780_published_tensors() -> None:
     assert len(published_names(Depth(double=19, single=38), guidance=True)) == 19 * 24 + 38 * 8 + 20
 
 
-def published(names: set[str], width: int = WIDTH, dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
-    """A shallow file. Each row holds one value, so that it is known where rows went."""
+def published_shapes(depth: Depth, *, guidance: bool, width: int = WIDTH) -> dict[str, tuple[int, ...]]:
+    """The tensors of a single file, as the publisher's model has them."""
+    rows_of = {"qkv": 3, "_mod.lin": 6, "mlp.0": 4, "linear1": 7, "modulation.lin": 3, "adaLN_modulation.1": 2}
     columns_of = {"img_in": 64, "txt_in": 8, "vector_in.in_layer": 8, "time_in.in_layer": 256}
-    columns_of |= {"guidance_in.in_layer": 256}
-    columns_of |= {layer.removesuffix(".weight"): 4 * width for layer in names if layer.endswith("mlp.2.weight")}
-    columns_of |= {layer.removesuffix(".weight"): 5 * width for layer in names if layer.endswith("linear2.weight")}
-    wide = {"qkv": 3, "_mod.lin": 6, "mlp.0": 4, "linear1": 7, "modulation.lin": 3, "adaLN_modulation.1": 2}
-    tensors: dict[str, torch.Tensor] = {}
-    for number, name in enumerate(sorted(names)):
+    columns_of |= {"guidance_in.in_layer": 256, "mlp.2": 4 * width, "linear2": 5 * width}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in published_names(depth, guidance=guidance):
         layer, _, part = name.rpartition(".")
-        rows = 64 if layer == "final_layer.linear" else width * next((wide[end] for end in wide if end in layer), 1)
-        rows = 128 if part == "scale" else rows
-        values = torch.linspace(number, number + 1.0, rows).to(dtype)
-        tensors[name] = values
-        if part == "weight":
-            tensors[name] = values[:, None].expand(rows, columns_of.get(layer, width)).contiguous()
-    return tensors
+        rows = next((count * width for end, count in rows_of.items() if layer.endswith(end)), width)
+        columns = next((count for end, count in columns_of.items() if layer.endswith(end)), width)
+        rows = 64 if layer == "final_layer.linear" else rows
+        shapes[name] = {"weight": (rows, columns), "bias": (rows,), "scale": (128,)}[part]
+    return shapes
+
+
+def save_sparse(path: Path, shapes: dict[str, tuple[int, ...]], given: dict[str, torch.Tensor]) -> None:
+    """A safetensors file of the tensors given and of zeros in bf16, for which it takes no room on the disk."""
+    header: dict[str, Any] = {}
+    end = 0
+    for name, shape in (shapes | {name: tuple(value.shape) for name, value in given.items()}).items():
+        kind = given[name].dtype if name in given else torch.bfloat16
+        start, end = end, end + math.prod(shape) * kind.itemsize
+        header[name] = {"dtype": KINDS[kind], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+        for name, value in given.items():
+            file.seek(8 + len(text) + header[name]["data_offsets"][0])
+            file.write(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def rows_told_apart(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Each row holds one value."""
+    values = torch.linspace(-2.0, 2.0, shape[0]).to(dtype)
+    return values if len(shape) == 1 else values[:, None].expand(shape).contiguous()
 
 
 def test_the_publisher_s_single_file_in_bf16_and_in_scaled_fp8(tmp_path: Path) -> None:
     """One file of a whole pipeline, at FLUX.1's width with one block of each kind; one of its layers is in fp8."""
+    same = {
+        "x_embedder.weight": "img_in.weight",
+        "transformer_blocks.0.norm1_context.linear.bias": "double_blocks.0.txt_mod.lin.bias",
+        "transformer_blocks.0.ff.net.2.bias": "double_blocks.0.img_mlp.2.bias",
+        "single_transformer_blocks.0.proj_out.bias": "single_blocks.0.linear2.bias",
+        "single_transformer_blocks.0.attn.norm_q.weight": "single_blocks.0.norm.query_norm.scale",
+        "proj_out.weight": "final_layer.linear.weight",
+    }
+    quantised, fused, final = (
+        "double_blocks.0.img_attn.qkv",
+        "single_blocks.0.linear1",
+        "final_layer.adaLN_modulation.1",
+    )
+    shapes = published_shapes(SHALLOW, guidance=True)
+    bf16 = (*same.values(), f"{fused}.bias", f"{final}.bias")
+    given = {name: rows_told_apart(shapes[name], torch.bfloat16) for name in bf16}
+    given[f"{quantised}.weight"] = rows_told_apart(shapes[f"{quantised}.weight"], FP8)
+    inside = {f"{quantised}.scale_weight": torch.tensor(0.25), "scaled_fp8": torch.empty(0, dtype=FP8)}
     path = tmp_path / "flux.safetensors"
-    tensors = published(published_names(SHALLOW, guidance=True))
-    layer = "double_blocks.0.img_attn.qkv"
-    tensors |= published({f"{layer}.weight"}, dtype=FP8)
-    stored = {f"model.diffusion_model.{name}": value for name, value in tensors.items()}
-    stored[f"model.diffusion_model.{layer}.scale_weight"] = torch.tensor(0.25)
-    stored["model.diffusion_model.scaled_fp8"] = torch.empty(0, dtype=FP8)
-    stored["vae.decoder.conv_in.weight"] = torch.ones(1)
-    save_file(stored, path)
-    del stored
+    save_sparse(
+        path,
+        {f"model.diffusion_model.{name}": shape for name, shape in shapes.items()}
+        | {"vae.decoder.conv_in.weight": (1,)},
+        {f"model.diffusion_model.{name}": value for name, value in (given | inside).items()},
+    )
     loaded = load_transformer(path, depth=SHALLOW)
-    path.unlink()  # it stays mapped; pytest would keep 1 GB
     assert (loaded.config.num_layers, loaded.config.num_single_layers) == (1, 1)
     assert loaded.config.guidance_embeds
     found = loaded.state_dict()
     assert {value.dtype for value in found.values()} == {torch.bfloat16}
 
-    qkv = tensors[f"{layer}.weight"][:, 0].bfloat16() * 0.25
+    assert all(torch.equal(found[ours], given[theirs]) for ours, theirs in same.items())
+    qkv = given[f"{quantised}.weight"][:, 0].bfloat16() * 0.25
     for part, name in enumerate(("to_q", "to_k", "to_v")):
         rows = slice(part * WIDTH, (part + 1) * WIDTH)
         assert torch.equal(found[f"transformer_blocks.0.attn.{name}.weight"][:, 7], qkv[rows])
-    linear = tensors["single_blocks.0.linear1.weight"]
-    assert torch.equal(found["single_transformer_blocks.0.attn.to_k.weight"], linear[WIDTH : 2 * WIDTH])
-    assert torch.equal(found["single_transformer_blocks.0.proj_mlp.weight"], linear[3 * WIDTH :])
-    same = {
-        "x_embedder.weight": "img_in.weight",
-        "transformer_blocks.0.norm1_context.linear.bias": "double_blocks.0.txt_mod.lin.bias",
-        "transformer_blocks.0.ff.net.2.weight": "double_blocks.0.img_mlp.2.weight",
-        "single_transformer_blocks.0.proj_out.weight": "single_blocks.0.linear2.weight",
-        "single_transformer_blocks.0.attn.norm_q.weight": "single_blocks.0.norm.query_norm.scale",
-        "proj_out.weight": "final_layer.linear.weight",
-    }
-    assert all(torch.equal(found[ours], tensors[theirs]) for ours, theirs in same.items())
-    shift, scale = tensors["final_layer.adaLN_modulation.1.bias"].chunk(2)
+        assert torch.equal(found[f"single_transformer_blocks.0.attn.{name}.bias"], given[f"{fused}.bias"][rows])
+    assert torch.equal(found["single_transformer_blocks.0.proj_mlp.bias"], given[f"{fused}.bias"][3 * WIDTH :])
+    shift, scale = given[f"{final}.bias"].chunk(2)
     assert torch.equal(found["norm_out.linear.bias"], torch.cat([scale, shift]))
 
 
 def test_a_single_file_of_another_width_is_another_architecture(tmp_path: Path) -> None:
     path = tmp_path / "narrow.safetensors"
-    save_file(published(published_names(SHALLOW, guidance=False), 128), path)
+    save_sparse(path, published_shapes(SHALLOW, guidance=False, width=128), {})
     with pytest.raises(Permanent, match=r"128 wide, where FLUX\.1 is 3072"):
         load_transformer(path, depth=SHALLOW)
 
 
 def test_a_file_that_is_less_deep_lacks_tensors(tmp_path: Path) -> None:
     path = tmp_path / "cut.safetensors"
-    save_file(published(published_names(SHALLOW, guidance=True), 128), path)
+    save_sparse(path, published_shapes(SHALLOW, guidance=True), {})
     with pytest.raises(Permanent, match="728 tensors are missing"):
         load_transformer(path)
 
