@@ -74,9 +74,9 @@ def download(shelf: Shelf, model: Model, fetch: Fetch, *, repin: bool = False) -
         forget(shelf.folder, model.name)
     standing = shelf.verify(model)
     if not is_there(standing):
-        damaged = {finding.path for finding in standing.findings if finding.state != "missing"}
-        for path in damaged:
-            _remove(path)
+        for finding in standing.findings:
+            if finding.path.is_file():  # of an unfinished folder the finished files are kept
+                finding.path.unlink()
         for file in model.files:
             if file.folder is not None or not shelf.path(model, file.path).is_file():
                 fetch(model, file, shelf.folder / model.name)
@@ -98,13 +98,6 @@ def _account(finding: Finding) -> str:
         f"{finding.found}. `doctorgen models download {name}` tries again. Where the source is known to have changed, "
         f"`doctorgen models download {name} --repin` accepts the new file, unless the catalogue states the digest."
     )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _there(shelf: Shelf, model: Model) -> int:

@@ -42,7 +42,7 @@ def test_an_empty_machine_is_told_what_a_recipe_needs(type_in: Type) -> None:
         assert model.role in line
         assert model.licence in line
         assert "missing" in line
-    assert f"0 of {len(PORTRAIT)} models are there; to download: ≈ 50.07 GB" in said.out
+    assert f"0 of {len(PORTRAIT)} models are there; to download: ≈ 49.64 GB" in said.out
     assert "doctorgen models download pulid_flux_v0.9.1 " in said.out
     assert "doctorgen models convert EVA02-CLIP-L-336 " in said.out
     assert "HF_TOKEN" in said.out
@@ -57,7 +57,7 @@ def test_the_same_for_machines(type_in: Type) -> None:
     assert document["missing_bytes"] == sum(model.size for model in PORTRAIT)
     (flux,) = [row for row in document["models"] if row["name"] == "flux1-dev"]
     assert flux["commercial"] is False
-    assert flux["steps"] == ["generate", "hands", "face_detail"]
+    assert flux["steps"] == ["generate", "hands", "face_detail", "refine"]
 
 
 def test_a_machine_that_has_all_is_told_so(type_in: Type, folder: Path) -> None:
@@ -123,15 +123,16 @@ def test_every_weight_is_listed(type_in: Type) -> None:
 
 def test_verifying_pins_and_then_notices_a_change(type_in: Type, folder: Path) -> None:
     assert type_in("models", "verify").out == f"there are no models in {folder} yet\n"
-    path = folder / "yunet" / "face_detection_yunet_2023mar.onnx"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(bytes(233_000))
-    assert type_in("models", "verify").out == "yunet: ready\n"
-    path.write_bytes(b"\1" + bytes(232_999))
-    said = type_in("models", "verify", "yunet")
+    path = folder / "flux-tokenizers" / "tokenizer" / "vocab.json"
+    for one in (path, folder / "flux-tokenizers" / "tokenizer_2" / "spiece.model"):
+        one.parent.mkdir(parents=True)
+        one.write_bytes(b"words")
+    assert type_in("models", "verify").out == "flux-tokenizers: ready\n"
+    path.write_bytes(b"sword")
+    said = type_in("models", "verify", "flux-tokenizers")
     assert said.status == 1
     assert f"{path} is wrong: expected SHA-256 " in said.err
-    assert "`doctorgen models download yunet` mends it." in said.err
+    assert "`doctorgen models download flux-tokenizers` mends it." in said.err
 
 
 def test_where_names_the_folder_and_each_file(

@@ -181,6 +181,17 @@ def test_a_folder_is_pinned_file_by_file(shelf: Shelf) -> None:
     assert shelf.standing(model).state == "missing"
 
 
+def test_an_unfinished_folder_keeps_its_finished_files(shelf: Shelf) -> None:
+    model = CATALOGUE["folder"]
+    put(shelf, model, "model_index.json", b"{}")
+    shard = put(shelf, model, "vae/1-of-2.safetensors", bytes(1000))
+    source = Source()
+    with pytest.raises(Transient):
+        download(shelf, model, source)
+    assert source.asked == ["vae/*"], "the library asks itself which files of a folder it lacks"
+    assert shard.is_file()
+
+
 def test_a_converted_model_is_ready_without_what_it_was_made_from(shelf: Shelf) -> None:
     archive = put_archive(shelf, "zipped/a.onnx", "zipped/deep/b.onnx", "zipped/readme.txt")
     assert shelf.standing(ZIPPED_MODEL).state == "to convert"

@@ -16,7 +16,7 @@ from shared.models.catalogue import ModelFile, load_models
 from shared.models.sources import fetch, fetch_from_hub, fetch_url
 
 WEIGHTS = bytes(range(256)) * 64
-GATED = load_models()["flux1-dev"]
+GATED = load_models()["flux1-dev-single-file"]
 
 
 class Server(ThreadingHTTPServer):
@@ -186,7 +186,7 @@ def test_a_gated_model_is_explained_step_by_step(tmp_path: Path) -> None:
         "https://huggingface.co/black-forest-labs/FLUX.1-dev",
         "FLUX.1 [dev] Non-Commercial License",
         "HF_TOKEN",
-        "doctorgen models download flux1-dev",
+        "doctorgen models download flux1-dev-single-file",
     ):
         assert words in refused.value.mend
 
