@@ -78,6 +78,6 @@ def check_providers(session_providers: Sequence[str], wanted: str) -> None:
     if wanted not in session_providers:
         raise Permanent(
             f"The ONNX session was to run with {wanted} and runs with {', '.join(session_providers) or 'none'}: it "
-            "fell back in silence. Check that onnxruntime-gpu is installed and not onnxruntime beside it, that its CUDA "
-            "and cuDNN versions are there, and that the process sees a GPU."
+            "fell back in silence. Check that onnxruntime-gpu is installed and not onnxruntime beside it, that its "
+            "CUDA and cuDNN versions are there, and that the process sees a GPU."
         )
