@@ -11,7 +11,7 @@ from shared.flux.latents import to_model, to_vae
 from shared.vision.codec import Image
 
 TILED_FROM_PIXELS = 1536 * 1536
-"""Above this a picture is decoded in tiles: at 2048 x 2048 one activation of 256 channels takes 2 GB in bf16."""
+"""Above this a picture is worked on in tiles: at 2048 x 2048 one activation of 256 channels takes 2 GB in bf16."""
 
 
 @torch.no_grad()
@@ -31,8 +31,7 @@ def decode(vae: Any, latent: Tensor, tiled_from: int = TILED_FROM_PIXELS) -> Ima
     """
     _check_finite("latent", latent)
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
-    pixels = latent.shape[-2] * latent.shape[-1] * scale * scale
-    vae.use_tiling = pixels > tiled_from
+    vae.use_tiling = latent.shape[-2] * latent.shape[-1] * scale * scale > tiled_from
     encoded = to_vae(latent, vae.config.scaling_factor, vae.config.shift_factor)
     picture = vae.decode(encoded.to(vae.device, vae.dtype), return_dict=False)[0].float()
     _check_finite("decoded picture", picture)
@@ -40,11 +39,12 @@ def decode(vae: Any, latent: Tensor, tiled_from: int = TILED_FROM_PIXELS) -> Ima
 
 
 @torch.no_grad()
-def encode(vae: Any, image: Image) -> Tensor:
+def encode(vae: Any, image: Image, tiled_from: int = TILED_FROM_PIXELS) -> Tensor:
     """The latent [1, C, H / 8, W / 8] in fp32 of a picture, uint8 RGB (H, W, 3) with sides that 16 divides.
 
-    It is the mode of the autoencoder's distribution, so no seed takes part.
+    It is the mode of the autoencoder's distribution, so no seed takes part. Tiles are as for `decode`.
     """
+    vae.use_tiling = image.shape[0] * image.shape[1] > tiled_from
     picture = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1.0
     encoded = vae.encode(picture.to(vae.device, vae.dtype)).latent_dist.mode().float()
     return to_model(encoded, vae.config.scaling_factor, vae.config.shift_factor)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.hooks import HookRegistry
 from torch import Tensor
 
 from shared.flux.latents import image_ids, pack, unpack
@@ -103,6 +104,7 @@ def denoise(
         The latent [1, C, h, w] at the last sigma, fp32.
     """
     x = x.float()
+    _forget_earlier_runs(transformer)
     count = len(sigmas) - 1
     for number in range(count):
         now, after = float(sigmas[number]), float(sigmas[number + 1])
@@ -134,7 +136,8 @@ def predict(
     prompt, dtype = branch.prompt, branch.prompt.sequence.dtype
     time = torch.full((1,), sigma, dtype=torch.float32, device=x.device)
     strength = torch.full_like(time, guidance) if transformer.config.guidance_embeds else None
-    with branch.around(step, sigma), transformer.cache_context(cache), _unrounded(transformer, time):
+    cached = transformer.cache_context(cache, step_index=step, sigma=sigma)
+    with branch.around(step, sigma), cached, _unrounded(transformer, time):
         tokens = transformer(
             hidden_states=pack(x).to(dtype),
             timestep=time,
@@ -146,6 +149,12 @@ def predict(
             return_dict=False,
         )[0]
     return unpack(tokens.float(), height, width)
+
+
+def _forget_earlier_runs(transformer: Any) -> None:
+    """Where one of diffusers' caches is enabled, a run must not begin with what another left in it."""
+    if transformer.is_cache_enabled:
+        HookRegistry.check_if_exists_or_initialize(transformer).reset_stateful_hooks(recurse=True)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from shared.contracts.errors import Cancelled
@@ -143,6 +143,22 @@ def test_without_true_guidance_the_negative_branch_costs_nothing() -> None:
     negative = Branch(words(2), lambda step, sigma: noted(notes, ""))
     assert torch.equal(sample(away=Away(negative, 1.0)), sample())
     assert notes == []
+
+
+def test_a_cache_keeps_the_branches_apart_and_nothing_for_the_next_run() -> None:
+    """Of diffusers' first-block caches one that never skips changes nothing, one that does gives the same each time."""
+    away = Away(Branch(words(2)), 2.0)
+
+    def run(model: Any) -> Tensor:
+        return denoise(model, noise(WIDTH, HEIGHT, 7), BETA, Branch(words(1)), 3.5, away)
+
+    plain, careful, eager = run(transformer()), tiny.transformer(), tiny.transformer()
+    careful.enable_cache(FirstBlockCacheConfig(threshold=0.0))
+    eager.enable_cache(FirstBlockCacheConfig(threshold=100.0))
+    assert torch.equal(run(careful), plain)
+    first = run(eager)
+    assert not torch.equal(first, plain)
+    assert torch.equal(run(eager), first)
 
 
 def test_guidance_is_told_to_the_model() -> None:

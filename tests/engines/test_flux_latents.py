@@ -93,6 +93,14 @@ def test_large_pictures_are_decoded_in_tiles_that_fade_into_each_other() -> None
     assert np.array_equal(decode(vae(), latent), whole), "tiling does not outlast its picture"
 
 
+def test_tiles_of_one_picture_leave_the_next_as_it_was() -> None:
+    large = picture(160, 128)
+    before = encode(vae(), large)
+    decode(vae(), noise(160, 128, 5), tiled_from=0)
+    assert torch.equal(encode(vae(), large), before)
+    assert not torch.equal(encode(vae(), large, tiled_from=0), before)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_broken_latent_is_an_error_and_no_black_picture(value: float) -> None:
     latent = noise(64, 64, 1)
