@@ -86,20 +86,21 @@ def open_antelope(folder: Path, device: str = "cpu") -> Antelope:
 
     Args:
         folder: of the five ONNX files, or with the folder in it that holds them.
-        device: `cpu` or `cuda`; both models run there, or not at all.
+        device: `cpu`, `cuda` or `cuda:<index>`; both models run there, or not at all.
 
     Raises:
         Permanent: a file is missing or no ONNX model, or onnxruntime cannot use the device.
     """
     place = locate(folder)
-    provider = CUDA if device == "cuda" else CPU
+    kind, _, number = device.partition(":")
+    provider = CUDA if kind == "cuda" else CPU
     check_providers(onnxruntime.get_available_providers(), provider)
     try:
         app = FaceAnalysis(
             name=str(place),
             root=str(place.parent),
             allowed_modules=["detection", "recognition"],
-            providers=list(dict.fromkeys((provider, CPU))),
+            providers=[(CUDA, {"device_id": number or "0"}), CPU] if provider == CUDA else [CPU],
         )
     except Exception as error:  # onnxruntime's errors have no common root
         raise Permanent(

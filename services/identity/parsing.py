@@ -196,7 +196,7 @@ def layout(parser: FaceParser) -> dict[str, tuple[int, ...]]:
 
 
 @torch.inference_mode()
-def parse(parser: FaceParser, image: Image) -> Labels:
+def parse(parser: nn.Module, image: Image) -> Labels:
     """The class of each pixel of a face, uint8 RGB [H, W, 3] as `crop512` cuts it: uint8 [H, W], 0 to 18."""
     device = next(parser.parameters()).device
     pixels = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255

@@ -1,8 +1,8 @@
 """What the identity stage can do: tell from one to five photos who the subject is."""
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.contracts.base import Fraction
 from shared.worker.operation import EngineSpec, Operation, Params, Stage
@@ -41,6 +41,41 @@ class EncodeParams(Params):
     ] = 0.6
 
 
+DetectorSize = Annotated[int, Field(ge=128, le=1280, multiple_of=64)]
+
+
+class FluxEncodeParams(Params):
+    """Which faces are meant, how they are looked for, and how several photos become one identity."""
+
+    model: Literal["pulid_flux_v0.9.1"] = Field(default="pulid_flux_v0.9.1", description="the identity encoder")
+    encoder: Literal["antelopev2"] = Field(
+        default="antelopev2", description="finds and recognises faces; the only one that the identity encoder knows"
+    )
+    fusion: Literal["weighted", "mean", "concat", "norm_id", "max_token"] = Field(
+        default="weighted", description="how the photos' identity tokens are put together"
+    )
+    faces: Annotated[tuple[FacePick | None, ...], Field(max_length=5)] = Field(
+        default=(),
+        description="one entry a photo, or none at all: which face is meant, 1 = leftmost; null = the largest",
+    )
+    background_face_ratio: Fraction = Field(
+        default=0.4, description="faces narrower than this share of the photo's widest face are not counted"
+    )
+    det_size: DetectorSize = Field(default=640, description="side of the detector's first look at a photo, in pixels")
+    min_det_size: DetectorSize = Field(
+        default=320, description="and of its last: where no face is found it looks again, 64 pixels smaller"
+    )
+    min_det_score: Annotated[float, Field(ge=0.1, le=0.95)] = Field(
+        default=0.5, description="what the detector is less sure of is no face"
+    )
+
+    @model_validator(mode="after")
+    def _ladder_leads_down(self) -> Self:
+        if self.min_det_size > self.det_size:
+            raise ValueError(f"min_det_size {self.min_det_size} is above det_size {self.det_size}")
+        return self
+
+
 STAGE = Stage(
     name="identity",
     operations=(
@@ -50,7 +85,10 @@ STAGE = Stage(
             inputs=("photos",),
             outputs=("identity", "face"),
             seeded=False,
-            engines={"portable": EngineSpec(EncodeParams, "services.identity.portable:PortableEncoder")},
+            engines={
+                "portable": EngineSpec(EncodeParams, "services.identity.portable:PortableEncoder"),
+                "flux": EngineSpec(FluxEncodeParams, "services.identity.flux:open_encoder"),
+            },
         ),
     ),
 )

@@ -164,7 +164,8 @@ def test_the_network_computes_what_was_published() -> None:
         mean, var, gain, bias = (
             state[f"{name}.{part}"].view(1, -1, 1, 1) for part in ("running_mean", "running_var", "weight", "bias")
         )
-        return (x - mean) / torch.sqrt(var + 1e-5) * gain + bias
+        normed: torch.Tensor = (x - mean) / torch.sqrt(var + 1e-5) * gain + bias
+        return normed
 
     def cbr(x: torch.Tensor, name: str, padding: int = 1) -> torch.Tensor:
         return relu(norm(conv(x, state[f"{name}.conv.weight"], padding=padding), f"{name}.bn"))
