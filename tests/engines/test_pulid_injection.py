@@ -282,7 +282,7 @@ def test_hooks_would_hold_it_twice(transformer: Any, attentions: list[PerceiverA
 def test_compiled_it_agrees_and_is_compiled_once(whole: bool) -> None:
     """The whole model, or each block with no break in its graph: another weight, person or step compiles nothing."""
     _dynamo.reset()
-    transformer = _transformer(doubles=2, singles=2)
+    transformer = _transformer(doubles=1, singles=1)
     plain = _run(transformer)
     attachment = attach(transformer, _attentions(2))
     calls = [
@@ -312,12 +312,30 @@ def test_compiled_it_agrees_and_is_compiled_once(whole: bool) -> None:
 def test_depth_does_not_multiply_compilations() -> None:
     """However many blocks, four are compiled: double and single, with and without an identity after them."""
     _dynamo.reset()
-    transformer = _transformer(doubles=5, singles=9)
-    attach(transformer, _attentions(6))
+    transformer = _transformer(doubles=4, singles=6)
+    attach(transformer, _attentions(4))
+    call = IdentityCall([_subject()])
+    wanted = _run(transformer, call)
     counters.clear()
     transformer.compile_repeated_blocks(backend="eager", fullgraph=True)
-    _run(transformer, IdentityCall([_subject()]))
+    torch.testing.assert_close(_run(transformer, call), wanted, atol=1e-5, rtol=0)
     assert counters["stats"]["unique_graphs"] == 4
+
+
+def test_calls_of_every_shape_compile() -> None:
+    """A worker that lives long: nobody, several, masks, references; with room made for that many variants."""
+    _dynamo.reset()
+    transformer = _transformer(doubles=1, singles=1)
+    attach(transformer, _attentions(2))
+    calls = [
+        IdentityCall([]),
+        IdentityCall([_subject(), _subject(seed=6, mask=torch.linspace(0, 1, 10))], image_tokens=10),
+    ]
+    wanted = [_run(transformer, call) for call in calls]
+    with _dynamo.config.patch(recompile_limit=2):
+        transformer.compile_repeated_blocks(backend="eager", fullgraph=True, recompile_limit=32)
+        for call, one in zip(calls, wanted, strict=True):
+            torch.testing.assert_close(_run(transformer, call), one, atol=1e-5, rtol=0)
 
 
 def test_cached_and_compiled_it_agrees() -> None:

@@ -158,7 +158,7 @@ def _passing(original: Forward) -> Forward:
 def _seeing(original: Forward, attention: PerceiverAttentionCA) -> Forward:
     """A block after which the frame's subjects are seen.
 
-    A function of its own: PyTorch counts how often it compiles one, and gives up at eight.
+    A function of its own: PyTorch counts how often it compiles one, and gives up at `recompile_limit`.
     """
 
     @wraps(original)
