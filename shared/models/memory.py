@@ -1,6 +1,6 @@
 """How much memory there is, and how a card of a given size holds the models of all stages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,13 +81,14 @@ def _limit(group: Path, limit: str, usage: str, cache: str) -> list[Memory]:
 
 
 class Weights(BaseModel):
-    """A model to be placed, as the catalogue has it."""
+    """A model to be placed: name, role and bytes are those of the catalogue."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     role: str
-    bytes: NonNegativeInt
+    memory_bytes: NonNegativeInt
+    fp8_bytes: NonNegativeInt | None = Field(default=None, description="None where it is fp8 already, or cannot be")
 
 
 class CardPlan(BaseModel):
@@ -101,7 +102,9 @@ class CardPlan(BaseModel):
     name: str
     card_bytes: NonNegativeInt
     offloaded: frozenset[str]
-    shrunk: Mapping[str, float] = Field(default_factory=dict, description="role to the part of its bytes that is left")
+    fp8: frozenset[str] = Field(
+        default=frozenset(), description="roles whose models are loaded in fp8 where they can be"
+    )
 
 
 class Placement(BaseModel):
@@ -112,7 +115,7 @@ class Placement(BaseModel):
     plan: str
     resident: tuple[str, ...]
     offloaded: tuple[str, ...]
-    shrunk: tuple[str, ...]
+    fp8: tuple[str, ...]
     needs_bytes: NonNegativeInt
 
 
@@ -125,14 +128,15 @@ LARGE = frozenset({"transformer", "text encoder"})
 PLANS = (
     CardPlan(name="80 GB", card_bytes=80_000_000_000, offloaded=frozenset()),
     CardPlan(name="40 GB", card_bytes=40_000_000_000, offloaded=LARGE),
-    CardPlan(name="24 GB", card_bytes=24_000_000_000, offloaded=LARGE, shrunk={"transformer": 0.5}),
+    CardPlan(name="24 GB", card_bytes=24_000_000_000, offloaded=LARGE, fp8=frozenset({"transformer"})),
 )
 """The most comfortable first: all in bf16; the transformers and T5 taking turns; the transformers in fp8 as well."""
 
 
 def place(plan: CardPlan, models: Sequence[Weights]) -> Placement:
-    """What a plan makes of these models, whether it fits or not."""
-    sizes = {model.name: int(model.bytes * plan.shrunk.get(model.role, 1.0)) for model in models}
+    """What a plan makes of these models, whether it fits or not. Each model's name occurs once."""
+    fp8 = {model.name: model.fp8_bytes for model in models if model.role in plan.fp8 and model.fp8_bytes is not None}
+    sizes = {model.name: fp8.get(model.name, model.memory_bytes) for model in models}
     offloaded = tuple(model.name for model in models if model.role in plan.offloaded)
     resident = tuple(model.name for model in models if model.role not in plan.offloaded)
     staying = sum(sizes[name] for name in resident)
@@ -141,7 +145,7 @@ def place(plan: CardPlan, models: Sequence[Weights]) -> Placement:
         plan=plan.name,
         resident=resident,
         offloaded=offloaded,
-        shrunk=tuple(model.name for model in models if model.role in plan.shrunk),
+        fp8=tuple(fp8),
         needs_bytes=staying + largest + WORKING_BYTES,
     )
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from shared.contracts.errors import Permanent, ResourceExhausted
+from shared.models.catalogue import load_models
 from shared.models.device import TorchFacts, check_providers, require_device
 from shared.models.memory import PLANS, Placement, Weights, device_memory, host_memory, place, plan_for, smaller_plans
 from shared.models.residency import Budget, Figures, Residency, Smaller, Waiting, prefer, without
@@ -444,6 +445,19 @@ def test_who_asks_for_a_model_that_is_just_put_out_gets_it_back(make_house: Make
     assert house.residency.figures().loads == 2
 
 
+def test_what_one_thread_puts_out_another_does_not_put_out_again(make_house: MakeHouse) -> None:
+    house = make_house(device=10, host=20)
+    house.touch("a", 6)
+    gate = house.machine.gates["to host a"] = Gate()
+    one = house.threads.submit(house.touch, "b", 6)
+    assert gate.reached.wait(PATIENCE_S)
+    other = house.threads.submit(house.touch, "c", 6)
+    assert house.waiting.wait(PATIENCE_S)
+    gate.opened.set()
+    assert {one.result(PATIENCE_S), other.result(PATIENCE_S)} == {"model b", "model c"}
+    assert house.machine.did.count("to host a") == 1
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_many_threads_never_exceed_the_budget_and_all_are_served(make_house: MakeHouse, seed: int) -> None:
     """The machine itself checks what lies in it at every move, and that nobody's model is taken away."""
@@ -551,17 +565,17 @@ TestAnyOrder = AnyOrder.TestCase
 # How much memory there is
 
 CATALOGUE = (
-    Weights(name="flux1-dev", role="transformer", bytes=23_802_932_552),
-    Weights(name="real1sm", role="transformer", bytes=23_802_932_552),
-    Weights(name="t5xxl_fp16", role="text encoder", bytes=9_787_841_024),
-    Weights(name="clip_l", role="pooled text encoder", bytes=246_144_152),
-    Weights(name="ae", role="autoencoder", bytes=335_304_388),
-    Weights(name="pulid", role="identity adapter", bytes=1_142_000_000),
-    Weights(name="EVA02-CLIP-L-336", role="image encoder", bytes=609_000_000),
-    Weights(name="antelopev2", role="face recognition", bytes=427_550_200),
-    Weights(name="buffalo_l", role="face recognition", bytes=341_268_726),
-    Weights(name="inswapper_128", role="face swapper", bytes=554_253_681),
-    Weights(name="codeformer", role="face restorer", bytes=376_637_898),
+    Weights(name="flux1-dev", role="transformer", memory_bytes=23_802_932_552, fp8_bytes=11_901_525_888),
+    Weights(name="real1sm-fp8", role="transformer", memory_bytes=11_901_525_888),
+    Weights(name="t5xxl_fp16", role="text encoder", memory_bytes=9_787_841_024),
+    Weights(name="clip_l", role="pooled text encoder", memory_bytes=246_144_152),
+    Weights(name="ae", role="autoencoder", memory_bytes=335_304_388),
+    Weights(name="pulid", role="identity adapter", memory_bytes=1_142_000_000),
+    Weights(name="EVA02-CLIP-L-336", role="image encoder", memory_bytes=609_000_000),
+    Weights(name="antelopev2", role="face recognition", memory_bytes=427_550_200),
+    Weights(name="buffalo_l", role="face recognition", memory_bytes=341_268_726),
+    Weights(name="inswapper_128", role="face swapper", memory_bytes=554_253_681),
+    Weights(name="codeformer", role="face restorer", memory_bytes=376_637_898),
 )
 
 
@@ -572,13 +586,25 @@ def test_all_stages_fit_on_the_card_that_a_plan_is_for(plan: object) -> None:
     assert plan_for(chosen.card_bytes, CATALOGUE).plan == chosen.name
 
 
+def test_what_is_small_already_is_not_halved_again() -> None:
+    """REAL1SM comes in fp8: beside T5 it needs the same on every card where models take turns."""
+    models = [one for one in CATALOGUE if one.name != "flux1-dev"]
+    _, middle, small = (place(plan, models) for plan in PLANS)
+    assert (small.needs_bytes, small.fp8) == (middle.needs_bytes, ())
+
+
+def test_the_roles_that_the_plans_name_are_roles_of_the_catalogue() -> None:
+    known = {model.role for model in load_models().values()}
+    assert {role for plan in PLANS for role in plan.offloaded | plan.fp8} <= known
+
+
 def test_the_plans_say_who_stays_and_who_takes_turns() -> None:
-    large = ("flux1-dev", "real1sm", "t5xxl_fp16")
+    large = ("flux1-dev", "real1sm-fp8", "t5xxl_fp16")
     small = tuple(one.name for one in CATALOGUE if one.name not in large)
-    assert [(at.resident, at.offloaded, at.shrunk) for at in (place(plan, CATALOGUE) for plan in PLANS)] == [
+    assert [(at.resident, at.offloaded, at.fp8) for at in (place(plan, CATALOGUE) for plan in PLANS)] == [
         ((*large, *small), (), ()),
         (small, large, ()),
-        (small, large, ("flux1-dev", "real1sm")),
+        (small, large, ("flux1-dev",)),
     ]
 
 
