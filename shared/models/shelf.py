@@ -1,6 +1,6 @@
 """What of a model is there, and whether it is what it should be. Nothing here loads a weight."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -137,18 +137,10 @@ class Shelf:
         """The paths of the files that an engine loads: those that the conversion gives, else the downloaded ones."""
         return list(model.gives) or [path for file in model.files for path in self._expand(model, file)]
 
-    def facts(self, models: Iterable[Model]) -> dict[str, dict[str, str]]:
-        """For manifests: each model's digest and licence by its name.
-
-        A model of one file has that file's digest; one of several the digest of their paths' and digests' list.
-
-        Raises:
-            Permanent: a model is not ready, or was never pinned.
-        """
-        return {model.name: {"sha256": self.digest(model), "licence": model.licence} for model in models}
-
     def digest(self, model: Model) -> str:
         """The digest of what an engine loads of a model, from the lock file: no weight is read.
+
+        A model of one file has that file's digest; one of several the digest of their digests' and paths' list.
 
         Raises:
             Permanent: the model is not ready, or was never pinned.

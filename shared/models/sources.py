@@ -2,20 +2,26 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable
+from glob import escape
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from shared.contracts.errors import InvalidInput, Permanent, ResourceExhausted, Transient
 from shared.models.catalogue import Model, ModelFile
+from shared.models.lock import pin_of
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 60
+DIGEST_CHARACTERS = 64
+"""Of an ETag that is a SHA-256: Hugging Face gives large files such ones."""
 
 Report = Callable[[str, int, int], None]
 """Told a file's name, the bytes that are there, and those there will be (0: not known)."""
@@ -36,35 +42,81 @@ def fetch(model: Model, file: ModelFile, folder: Path, report: Report = lambda _
     if file.url is not None:
         fetch_url(file.url, folder / file.path, report)
     else:
-        fetch_from_hub(model, file, folder, _library())
+        fetch_from_hub(model, file, folder, library())
 
 
-def _library() -> Any:
+def library() -> Any:
+    """`huggingface_hub`, imported only now, with those of its modules that are used.
+
+    Raises:
+        Permanent: it is not installed.
+    """
     try:
+        for module in ("errors", "file_download", "utils"):
+            import_module(f"huggingface_hub.{module}")
         return import_module("huggingface_hub")
     except ModuleNotFoundError as error:
         raise Permanent(
-            f"Downloads need {error.name}, which is not installed: `pip install huggingface_hub`."
+            "Downloads need huggingface_hub, which is not installed: `pip install huggingface_hub`."
         ) from error
 
 
-def fetch_from_hub(model: Model, file: ModelFile, folder: Path, hub: Any) -> None:
-    """The same from Hugging Face, by its library `huggingface_hub`."""
+def fetch_from_hub(model: Model, file: ModelFile, folder: Path, hub: Any, endpoint: str | None = None) -> None:
+    """The same from Hugging Face, by its library `huggingface_hub`, or from another server of its kind.
+
+    The library's own `hf_hub_download` begins anew when it was ended, so of the library only the parts are used.
+    """
     try:
-        if file.folder is None:
-            hub.hf_hub_download(model.hub, file.path, local_dir=folder)
-        else:
-            hub.snapshot_download(model.hub, allow_patterns=[file.path], local_dir=folder)
+        for path in _paths(model, file, hub, endpoint):
+            _fetch_one(model, path, folder, hub, endpoint)
     except hub.errors.GatedRepoError as error:
         raise InvalidInput(
             model.name, "its source gives it only to those who accepted its terms", terms(model)
         ) from error
-    except hub.errors.LocalEntryNotFoundError as error:  # it has looked into its own folder because it got no answer
-        raise Transient(_unread(model.source, error)) from error
     except (hub.errors.RepositoryNotFoundError, hub.errors.EntryNotFoundError) as error:
         raise Permanent(f"{model.source} has no {file.path} any more: {_short(error)}") from error
-    except OSError as error:
+    except (OSError, hub.errors.HTTPError) as error:
         raise _of_disk_or_net(error, model.source) from error
+
+
+def _paths(model: Model, file: ModelFile, hub: Any, endpoint: str | None) -> list[str]:
+    """The file's path in its repository, or those of all files in the folder that it means."""
+    if file.folder is None:
+        return [file.path]
+    entries = hub.HfApi(endpoint=endpoint).list_repo_tree(model.hub, file.folder, recursive=True)
+    return [entry.path for entry in entries if hasattr(entry, "size")]
+
+
+def _fetch_one(model: Model, path: str, folder: Path, hub: Any, endpoint: str | None) -> None:
+    """Fetch into a hidden `.part`, named after the version of the file that it is a part of, and go on with it."""
+    url = hub.hf_hub_url(model.hub, path, endpoint=endpoint)
+    wanted = hub.get_hf_file_metadata(url, endpoint=endpoint)
+    target = folder / path
+    if target.is_file() and target.stat().st_size == wanted.size:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    version = re.sub(r"\W", "", wanted.etag or "")
+    part = target.with_name(f".{target.name}.{version[:16]}.part")
+    headers = hub.utils.build_hf_headers()
+    if urlsplit(url).netloc != urlsplit(wanted.location).netloc:
+        headers.pop("authorization", None)  # the token is for Hugging Face, not for who keeps its files
+    part.touch()
+    with part.open("r+b") as unfinished:
+        have = unfinished.seek(0, os.SEEK_END)
+        hub.file_download.http_get(
+            wanted.location,
+            unfinished,
+            resume_size=have,
+            headers=headers,
+            expected_size=wanted.size,
+            displayed_filename=path,
+        )
+    if len(version) == DIGEST_CHARACTERS and pin_of(part).sha256 != version:
+        part.unlink()
+        raise Transient(f"{path} of {model.source} arrived damaged. Run the command again.")
+    part.replace(target)
+    for stale in target.parent.glob(f".{escape(target.name)}.*.part"):
+        stale.unlink()
 
 
 def terms(model: Model) -> str:
@@ -93,7 +145,7 @@ def fetch_url(url: str, target: Path, report: Report) -> None:
         raise Transient(f"{url} answers {error.code} {error.reason}. Try again later.") from error
     except (OSError, HTTPException) as error:
         raise _of_disk_or_net(error, url) from error
-    os.replace(part, target)  # noqa: PTH105 - says that it replaces
+    part.replace(target)
 
 
 def _request(url: str, have: int) -> Request:

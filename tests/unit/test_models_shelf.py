@@ -11,6 +11,7 @@ import pytest
 from shared.contracts.errors import IntegrityError, InvalidInput, Permanent, ResourceExhausted, Transient
 from shared.models.catalogue import Model, ModelFile, parse
 from shared.models.download import RESERVE_BYTES, check_room, check_sources, download
+from shared.models.facts import facts
 from shared.models.lock import LOCK_FILE, Pin, pin, read_pins
 from shared.models.prepare import convert
 from shared.models.shelf import Shelf
@@ -280,20 +281,28 @@ def test_what_no_program_may_fetch_is_explained(shelf: Shelf) -> None:
         check_sources([PLAIN, CATALOGUE["private"]])
 
 
-def test_manifests_are_told_digest_and_licence_without_reading_a_weight(shelf: Shelf) -> None:
+def test_a_model_s_digest_is_known_without_reading_a_weight(shelf: Shelf) -> None:
     download(shelf, PLAIN, Source(WEIGHTS))
     put_archive(shelf, *ZIPPED)
     convert(shelf, ZIPPED_MODEL)
-    facts = shelf.facts([PLAIN, ZIPPED_MODEL])
-    assert facts["plain"] == {"sha256": digest(WEIGHTS), "licence": "MIT"}
+    assert shelf.digest(PLAIN) == digest(WEIGHTS)
     listed = "".join(f"{digest(name.encode() * 200)}  {name}\n" for name in ZIPPED)
-    assert facts["zipped"] == {"sha256": digest(listed.encode()), "licence": "Other"}
+    assert shelf.digest(ZIPPED_MODEL) == digest(listed.encode())
 
 
 def test_a_model_that_was_never_pinned_has_no_digest(shelf: Shelf) -> None:
     put(shelf, PLAIN, "w.safetensors")
     with pytest.raises(Permanent, match="`doctorgen models verify plain`"):
-        shelf.facts([PLAIN])
+        shelf.digest(PLAIN)
+
+
+def test_manifests_are_told_digest_and_licence() -> None:
+    one, two, three = ("0" * 64, "1" * 64, "2" * 64)
+    assert facts({"plain": one, "zipped/a.onnx": two, "own": three}, CATALOGUE) == {
+        "plain": {"sha256": one, "licence": "MIT"},
+        "zipped/a.onnx": {"sha256": two, "licence": "Other"},
+        "own": {"sha256": three, "licence": "not in the catalogue"},
+    }
 
 
 def test_a_damaged_lock_file_is_named_with_its_mend(shelf: Shelf) -> None:

@@ -1,21 +1,23 @@
-"""Fetching from Hugging Face, by a fake of its library, and by plain HTTP from a server on this machine."""
+"""Fetching by plain HTTP and with Hugging Face's library, both from a server on this machine."""
 
 import errno
+import json
 import sys
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from shared.contracts.errors import InvalidInput, Permanent, ResourceExhausted, Transient
 from shared.models.catalogue import ModelFile, load_models
-from shared.models.sources import fetch, fetch_from_hub, fetch_url
+from shared.models.sources import fetch, fetch_from_hub, fetch_url, library
 
 WEIGHTS = bytes(range(256)) * 64
+DIGEST = sha256(WEIGHTS).hexdigest()
 GATED = load_models()["flux1-dev-single-file"]
 
 
@@ -24,7 +26,9 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     cut_after: int | None = None
+    elsewhere = False
     ranges: list[str | None]
+    tokens: list[str | None]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -52,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as served:
-        served.ranges = []
+        served.ranges, served.tokens = [], []
         thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield served
@@ -105,72 +109,123 @@ def test_a_server_that_is_not_there_is_passing_trouble(server: Server, tmp_path:
         fetch_url(dead, tmp_path / "weights", silent)
 
 
-class HubError(OSError):
-    """As all of the library's."""
+class HubHandler(BaseHTTPRequestHandler):
+    """Speaks as Hugging Face does, of one repository whose every large file is WEIGHTS."""
+
+    server: Server
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        if "/tree/" not in self.path:
+            self._answer(with_body=True)
+            return
+        rows: list[dict[str, str | int]] = [{"type": "directory", "path": "vae/deep", "oid": "1"}]
+        rows += [{"type": "file", "path": path, "oid": "1", "size": 1} for path in ("vae/w.bin", "vae/deep/w.bin")]
+        body = json.dumps(rows).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _answer(self, *, with_body: bool) -> None:
+        code = "GatedRepo" if "gated" in self.path else "EntryNotFound"
+        if "gated" in self.path or not self.path.endswith("w.bin"):
+            self.send_response(401 if code == "GatedRepo" else 404)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        wanted = self.headers.get("Range")
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        if with_body:
+            self.server.ranges.append(wanted)
+            self.server.tokens.append(self.headers.get("Authorization"))
+        elif self.server.elsewhere:
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_port}{self.path}")
+            self.send_header("X-Linked-ETag", f'"{DIGEST}"')
+            self.send_header("X-Linked-Size", str(len(WEIGHTS)))
+            self.send_header("X-Repo-Commit", "a" * 40)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if wanted else 200)
+        self.send_header("ETag", f'"{DIGEST}"')
+        self.send_header("X-Repo-Commit", "a" * 40)
+        self.send_header("Content-Length", str(len(WEIGHTS) - start))
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{len(WEIGHTS) - 1}/{len(WEIGHTS)}")
+        self.end_headers()
+        if with_body:
+            self.wfile.write(WEIGHTS[start:])
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as the library names it
+        """Says nothing."""
 
 
-class Gated(HubError):
-    """The terms were not accepted."""
+@pytest.fixture
+def hub(server: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The library as it is, allowed to reach the server on this machine."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.RequestHandlerClass = HubHandler
+    return library()
 
 
-class NotFound(HubError):
-    """No such file."""
+def bring(server: Server, hub: Any, folder: Path, path: str = "w.bin") -> None:
+    file = ModelFile.model_construct(path=path, size=len(WEIGHTS), url=None)
+    fetch_from_hub(GATED, file, folder, hub, url(server, "").rstrip("/"))
 
 
-class Offline(NotFound):
-    """No answer, and nothing in its own folder."""
+def test_the_hub_s_file_is_fetched_whole(server: Server, hub: Any, tmp_path: Path) -> None:
+    bring(server, hub, tmp_path)
+    assert (tmp_path / "w.bin").read_bytes() == WEIGHTS
+    assert list(tmp_path.iterdir()) == [tmp_path / "w.bin"]
+    bring(server, hub, tmp_path)
+    assert server.ranges == [None], "what is there is not fetched again"
 
 
-class Hub:
-    """What `huggingface_hub` offers of which we need a part."""
-
-    errors = SimpleNamespace(
-        GatedRepoError=Gated,
-        RepositoryNotFoundError=NotFound,
-        EntryNotFoundError=NotFound,
-        LocalEntryNotFoundError=Offline,
-    )
-
-    def __init__(self, trouble: OSError | None = None) -> None:
-        self._trouble = trouble
-        self.asked: list[tuple[Any, ...]] = []
-
-    def hf_hub_download(self, repo: str, filename: str, *, local_dir: Path) -> None:
-        self._ask(repo, filename, local_dir)
-
-    def snapshot_download(self, repo: str, *, allow_patterns: list[str], local_dir: Path) -> None:
-        self._ask(repo, allow_patterns, local_dir)
-
-    def _ask(self, *what: Any) -> None:
-        self.asked.append(what)
-        if self._trouble is not None:
-            raise self._trouble
+def test_the_hub_s_file_goes_on_where_an_earlier_process_ended(server: Server, hub: Any, tmp_path: Path) -> None:
+    part = tmp_path / f".w.bin.{DIGEST[:16]}.part"
+    part.write_bytes(WEIGHTS[:1000])
+    bring(server, hub, tmp_path)
+    assert server.ranges == ["bytes=1000-"]
+    assert (tmp_path / "w.bin").read_bytes() == WEIGHTS
 
 
-def test_the_library_is_asked_for_a_file_or_a_whole_folder(tmp_path: Path) -> None:
-    hub, tokenizers = Hub(), load_models()["flux-tokenizers"]
-    fetch_from_hub(GATED, GATED.files[0], tmp_path, hub)
-    fetch_from_hub(tokenizers, tokenizers.files[1], tmp_path, hub)
-    assert hub.asked == [
-        ("black-forest-labs/FLUX.1-dev", "flux1-dev.safetensors", tmp_path),
-        ("black-forest-labs/FLUX.1-schnell", ["tokenizer_2/*"], tmp_path),
-    ]
+def test_a_part_of_another_version_is_not_gone_on_with(server: Server, hub: Any, tmp_path: Path) -> None:
+    (tmp_path / ".w.bin.0123456789abcdef.part").write_bytes(bytes(1000))
+    bring(server, hub, tmp_path)
+    assert server.ranges == [None]
+    assert (tmp_path / "w.bin").read_bytes() == WEIGHTS
+    assert list(tmp_path.iterdir()) == [tmp_path / "w.bin"], "it is cleared away"
 
 
-def test_the_library_has_what_is_asked_of_it() -> None:
-    """The fake honours the same interface."""
-    import inspect
+def test_what_arrives_damaged_is_noticed_by_the_hub_s_own_digest(server: Server, hub: Any, tmp_path: Path) -> None:
+    part = tmp_path / f".w.bin.{DIGEST[:16]}.part"
+    part.write_bytes(bytes(1000))
+    with pytest.raises(Transient, match="arrived damaged"):
+        bring(server, hub, tmp_path)
+    assert list(tmp_path.iterdir()) == [], "the next try begins anew"
 
-    import huggingface_hub
 
-    assert {"repo_id", "filename", "local_dir"} <= set(inspect.signature(huggingface_hub.hf_hub_download).parameters)
-    wanted = {"repo_id", "allow_patterns", "local_dir"}
-    assert wanted <= set(inspect.signature(huggingface_hub.snapshot_download).parameters)
-    real, fake = huggingface_hub.errors, Hub.errors
-    for name in vars(fake):
-        assert issubclass(getattr(real, name), Exception)
-    assert issubclass(real.LocalEntryNotFoundError, real.EntryNotFoundError)
-    assert issubclass(real.GatedRepoError, OSError)
+def test_the_token_is_shown_to_the_hub_and_to_nobody_else(server: Server, hub: Any, tmp_path: Path) -> None:
+    """The hub sends those who ask for a large file on to another host."""
+    bring(server, hub, tmp_path / "here")
+    server.elsewhere = True
+    bring(server, hub, tmp_path / "elsewhere")
+    assert server.tokens == ["Bearer hf_secret", None]
+    assert (tmp_path / "elsewhere" / "w.bin").read_bytes() == WEIGHTS
+
+
+def test_a_folder_is_fetched_file_by_file(server: Server, hub: Any, tmp_path: Path) -> None:
+    bring(server, hub, tmp_path, "vae/*")
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert files == ["vae/deep/w.bin", "vae/w.bin"]
 
 
 def test_a_machine_without_the_library_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,9 +234,9 @@ def test_a_machine_without_the_library_is_told_what_to_install(tmp_path: Path, m
         fetch(GATED, GATED.files[0], tmp_path)
 
 
-def test_a_gated_model_is_explained_step_by_step(tmp_path: Path) -> None:
+def test_a_gated_model_is_explained_step_by_step(server: Server, hub: Any, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as refused:
-        fetch_from_hub(GATED, GATED.files[0], tmp_path, Hub(Gated("401")))
+        bring(server, hub, tmp_path, "gated.bin")
     for words in (
         "https://huggingface.co/black-forest-labs/FLUX.1-dev",
         "FLUX.1 [dev] Non-Commercial License",
@@ -191,18 +246,24 @@ def test_a_gated_model_is_explained_step_by_step(tmp_path: Path) -> None:
         assert words in refused.value.mend
 
 
-@pytest.mark.parametrize(
-    ("trouble", "error"),
-    [
-        (NotFound("404"), Permanent),
-        (Offline("no connection"), Transient),
-        (ConnectionResetError("reset"), Transient),
-        (OSError(errno.ENOSPC, "No space left on device"), ResourceExhausted),
-    ],
-)
-def test_trouble_is_told_by_what_can_be_done(tmp_path: Path, trouble: OSError, error: type[Exception]) -> None:
-    with pytest.raises(error):
-        fetch_from_hub(GATED, GATED.files[0], tmp_path, Hub(trouble))
+def test_what_the_hub_has_no_more_is_told(server: Server, hub: Any, tmp_path: Path) -> None:
+    with pytest.raises(Permanent, match=r"has no nothing\.bin any more"):
+        bring(server, hub, tmp_path, "nothing.bin")
+
+
+def test_a_hub_that_does_not_answer_is_passing_trouble(server: Server, hub: Any, tmp_path: Path) -> None:
+    file = ModelFile.model_construct(path="w.bin", size=len(WEIGHTS), url=None)
+    with pytest.raises(Transient, match="could not be read"):
+        fetch_from_hub(GATED, file, tmp_path, hub, "http://127.0.0.1:9")
+
+
+def test_a_full_disk_is_told_apart(server: Server, hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(hub.file_download, "http_get", full)
+    with pytest.raises(ResourceExhausted, match="Make room"):
+        bring(server, hub, tmp_path)
 
 
 def test_a_file_with_a_url_is_fetched_from_there(
