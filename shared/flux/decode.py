@@ -1,17 +1,61 @@
 """From a latent to a picture and back, by FLUX's autoencoder, and a small picture of a latent without it."""
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import torch
+from diffusers import AutoencoderKL
+from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from torch import Tensor
 
 from shared.contracts.errors import Permanent
-from shared.flux.latents import to_model, to_vae
+from shared.flux.fp8 import read_weights
+from shared.flux.latents import CHANNELS, to_model, to_vae
 from shared.vision.codec import Image
 
 TILED_FROM_PIXELS = 1536 * 1536
 """Above this a picture is worked on in tiles: at 2048 x 2048 one activation of 256 channels takes 2 GB in bf16."""
+
+PUBLISHED: Final[dict[str, Any]] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": CHANNELS,
+    "norm_num_groups": 32,
+    "sample_size": 1024,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+}
+"""The architecture of FLUX.1's autoencoder, which its single file does not say."""
+
+
+def load_vae(path: Path, dtype: torch.dtype, device: str, architecture: dict[str, Any] = PUBLISHED) -> Any:
+    """The autoencoder, ready to infer.
+
+    Args:
+        path: diffusers' folder of it, or the publisher's file (`ae.safetensors`).
+        dtype: of the weights in memory.
+        device: where they are to lie.
+        architecture: of a single file; a folder says its own.
+
+    Raises:
+        Permanent: the file's tensors are not those of this architecture.
+    """
+    if path.is_dir():
+        made = AutoencoderKL.from_pretrained(path, torch_dtype=dtype, local_files_only=True, use_safetensors=True)
+        return made.to(device).eval().requires_grad_(False)
+    with torch.device("meta"):
+        made = AutoencoderKL(**architecture)
+    try:
+        weights = convert_ldm_vae_checkpoint(read_weights([path], dtype, device), made.config)
+        made.load_state_dict(weights, strict=True, assign=True)
+    except (RuntimeError, KeyError) as error:
+        raise Permanent(f"{path.name} is not FLUX.1's autoencoder: {error}. Fetch it again.") from error
+    return made.eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -7,16 +7,46 @@ T5 is 9.5 GB and idle but for a fraction of a second: the encoders are loaded wh
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+from shared.contracts.errors import Permanent
+from shared.flux.fp8 import read_weights
 
 CACHE_BYTES = 256 * 1024 * 1024
 """Sixty prompts of 512 tokens of 4096 values in 16 bits."""
 
 LEAST_TOKENS = 256
 MOST_TOKENS = 512
+
+CLIP_L: Final[dict[str, Any]] = {
+    "vocab_size": 49408,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "projection_dim": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+    "pad_token_id": 49407,
+}
+T5_XXL: Final[dict[str, Any]] = {
+    "vocab_size": 32128,
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+}
+"""Architectures that the encoders' single files do not say: openai/clip-vit-large-patch14, google/t5-v1_1-xxl."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +57,57 @@ class Encoders:
     clip: Any
     t5_tokenizer: Any
     t5: Any
+
+
+@dataclass(frozen=True)
+class EncoderPaths:
+    """Where the encoders lie: folders as `transformers` writes them, or single files for the models."""
+
+    clip_tokenizer: Path
+    clip: Path
+    t5_tokenizer: Path
+    t5: Path
+
+
+def load_encoders(
+    paths: EncoderPaths,
+    device: str,
+    dtype: torch.dtype,
+    clip: dict[str, Any] = CLIP_L,
+    t5: dict[str, Any] = T5_XXL,
+) -> Encoders:
+    """Load them, onto a device, in a dtype. `clip` and `t5` are the architectures of single files.
+
+    Raises:
+        Permanent: a file's tensors are not those of its architecture.
+    """
+    return Encoders(
+        clip_tokenizer=AutoTokenizer.from_pretrained(paths.clip_tokenizer, local_files_only=True),
+        clip=_model(CLIPTextModel, paths.clip, CLIPTextConfig(**clip), device, dtype),
+        t5_tokenizer=AutoTokenizer.from_pretrained(paths.t5_tokenizer, local_files_only=True),
+        t5=_model(T5EncoderModel, paths.t5, T5Config(**t5), device, dtype),
+    )
+
+
+def _model(kind: Any, path: Path, config: Any, device: str, dtype: torch.dtype) -> Any:
+    if path.is_dir():
+        made = kind.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True)
+        return made.to(device).eval().requires_grad_(False)
+    # Single files hold the text model under its older prefix, and beside it what serves CLIP's comparison to pictures.
+    weights = {
+        name.removeprefix("text_model."): value
+        for name, value in read_weights([path], dtype).items()
+        if not name.endswith(("position_ids", "logit_scale", "text_projection.weight", "encoder.embed_tokens.weight"))
+    }
+    made, found = kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True)
+    faults = [
+        f"{what.replace('_keys', '')} {', '.join(map(str, sorted(found[what])[:8]))}"
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        if found[what]
+    ]
+    if faults:
+        raise Permanent(f"{path.name} is not the text encoder it should be: {'; '.join(faults)}. Fetch it again.")
+    return made.to(device).eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)

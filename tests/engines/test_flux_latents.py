@@ -1,5 +1,6 @@
 """Latents: one noise for a seed, diffusers' packing, the autoencoder's own numbers; words; pictures out of latents."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxPipeline
+from diffusers import AutoencoderKL, FluxPipeline
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux import tiny
-from shared.flux.decode import decode, encode, previewer
+from shared.flux.decode import PUBLISHED, decode, encode, load_vae, previewer
 from shared.flux.latents import image_ids, noise, pack, to_model, to_vae, unpack
-from shared.flux.text import Encoders, PromptEncoder
+from shared.flux.text import CLIP_L, T5_XXL, EncoderPaths, Encoders, PromptEncoder, load_encoders
 from shared.flux.text import encode as encode_words
 from shared.vision.codec import Image
 
@@ -94,9 +97,9 @@ def test_large_pictures_are_decoded_in_tiles_that_fade_into_each_other() -> None
 
 
 def test_tiles_of_one_picture_leave_the_next_as_it_was() -> None:
-    large = picture(160, 128)
+    large = picture(96, 64)
     before = encode(vae(), large)
-    decode(vae(), noise(160, 128, 5), tiled_from=0)
+    decode(vae(), noise(96, 64, 5), tiled_from=0)
     assert torch.equal(encode(vae(), large), before)
     assert not torch.equal(encode(vae(), large, tiled_from=0), before)
 
@@ -199,3 +202,73 @@ def test_tiny_weights_are_the_same_for_a_seed_and_load_offline(folder: Path) -> 
     weights = tiny.transformer(5).state_dict()
     assert all(torch.equal(weights[name], value) for name, value in loaded.transformer.state_dict().items())
     assert not torch.equal(weights["x_embedder.weight"], tiny.transformer(6).state_dict()["x_embedder.weight"])
+
+
+def published_name(name: str) -> str:
+    """The publisher's name for a tensor of an autoencoder of four levels in diffusers."""
+    name = re.sub(r"up_blocks\.(\d)", lambda found: f"up.{3 - int(found[1])}", name)
+    pairs = [
+        (r"down_blocks\.(\d)", r"down.\1"),
+        (r"mid_block\.resnets\.0", "mid.block_1"),
+        (r"mid_block\.resnets\.1", "mid.block_2"),
+        (r"mid_block\.attentions\.0\.group_norm", "mid.attn_1.norm"),
+        (r"mid_block\.attentions\.0\.to_out\.0", "mid.attn_1.proj_out"),
+        (r"mid_block\.attentions\.0\.to_", "mid.attn_1."),
+        (r"resnets", "block"),
+        (r"(down|up)samplers\.0", r"\1sample"),
+        (r"conv_shortcut", "nin_shortcut"),
+        (r"conv_norm_out", "norm_out"),
+    ]
+    for pattern, replacement in pairs:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def test_the_publishers_autoencoder_file_is_read(tmp_path: Path) -> None:
+    def published(value: torch.Tensor, name: str) -> torch.Tensor:
+        """Its attention is made of 1 x 1 convolutions."""
+        linear = ".attentions." in name and value.ndim == 2
+        return (value[:, :, None, None] if linear else value).contiguous()
+
+    weights = {published_name(name): published(value, name) for name, value in vae().state_dict().items()}
+    assert {"encoder.mid.attn_1.q.weight", "decoder.up.3.block.0.conv1.weight"} <= weights.keys()
+    save_file(weights, tmp_path / "ae.safetensors")
+    loaded = load_vae(tmp_path / "ae.safetensors", torch.float32, "cpu", dict(vae().config))
+    latent = noise(64, 48, 3)
+    assert np.array_equal(decode(loaded, latent), decode(vae(), latent))
+    with pytest.raises(Permanent, match=r"is not FLUX\.1's autoencoder"):
+        load_vae(tmp_path / "ae.safetensors", torch.float32, "cpu")
+
+
+def test_single_files_of_the_encoders_are_read(tmp_path: Path) -> None:
+    """With the names of CLIP's older files, and what they hold besides."""
+    clip, t5 = encoders().clip, encoders().t5
+    clip_weights = {f"text_model.{name}": value for name, value in clip.state_dict().items()}
+    clip_weights |= {"logit_scale": torch.ones(()), "text_projection.weight": torch.ones(2, 2)}
+    save_file(clip_weights, tmp_path / "clip_l.safetensors")
+    t5_weights = {name: value for name, value in t5.state_dict().items() if name != "encoder.embed_tokens.weight"}
+    save_file(t5_weights, tmp_path / "t5.safetensors")
+    encoders().clip_tokenizer.save_pretrained(tmp_path / "one")
+    encoders().t5_tokenizer.save_pretrained(tmp_path / "two")
+    paths = EncoderPaths(
+        tmp_path / "one", tmp_path / "clip_l.safetensors", tmp_path / "two", tmp_path / "t5.safetensors"
+    )
+    loaded = load_encoders(paths, "cpu", torch.float32, clip.config.to_dict(), t5.config.to_dict())
+    ours, theirs = encode_words(loaded, "a doctor"), encode_words(encoders(), "a doctor")
+    assert torch.equal(ours.pooled, theirs.pooled)
+    assert torch.equal(ours.sequence, theirs.sequence)
+    del t5_weights["encoder.final_layer_norm.weight"]
+    save_file(t5_weights, tmp_path / "t5.safetensors")
+    with pytest.raises(Permanent, match=r"t5.safetensors is not the text encoder .* missing encoder.final_layer_norm"):
+        load_encoders(paths, "cpu", torch.float32, clip.config.to_dict(), t5.config.to_dict())
+
+
+def test_the_published_architectures_have_the_published_sizes() -> None:
+    with torch.device("meta"):
+        sizes = [
+            sum(weight.numel() for weight in model.parameters())
+            for model in (
+                CLIPTextModel(CLIPTextConfig(**CLIP_L)), T5EncoderModel(T5Config(**T5_XXL)), AutoencoderKL(**PUBLISHED)
+            )
+        ]  # fmt: skip
+    assert sizes == [123_060_480, 4_762_310_656, 83_819_683]
