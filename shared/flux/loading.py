@@ -15,7 +15,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import psutil
 import torch
 from diffusers import FluxTransformer2DModel
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.contracts.errors import Permanent, ResourceExhausted
 from shared.flux.fp8 import read_weights, stored_shapes
+from shared.models.memory import host_memory
 
 SHOWN: Final = 10
 WIDTH: Final = 3072
@@ -137,8 +137,8 @@ def footprint(path: Path, dtype: torch.dtype = torch.bfloat16) -> Footprint:
 
 
 def free_memory(device: torch.device | str) -> Free:
-    """What is free on a device and in the machine's memory now."""
-    host = int(psutil.virtual_memory().available)
+    """What is free now on a device, and of the machine's memory to this process."""
+    host = host_memory().free_bytes
     return Free(device=torch.cuda.mem_get_info(device)[0] if torch.device(device).type == "cuda" else host, host=host)
 
 

@@ -1,0 +1,77 @@
+"""LoRA adapters of FLUX transformers, from the formats that are about.
+
+Source: E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021: W becomes
+W + strength * alpha / rank * B @ A. diffusers converts the names (its own, kohya's, XLabs', the publisher's control
+adapters); PEFT computes.
+"""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin
+
+from shared.contracts.errors import InvalidInput, Permanent
+from shared.flux.fp8 import opened
+
+OURS = "transformer."
+
+
+def load_lora(transformer: Any, path: Path, name: str) -> None:
+    """Add an adapter to a transformer. Which are in force then, and how strongly, is for `use_loras` to say.
+
+    Args:
+        transformer: a FluxTransformer2DModel.
+        path: a `.safetensors` file.
+        name: what the adapter is to be called; no other may have the name.
+
+    Raises:
+        InvalidInput: the name is taken.
+        Permanent: the file cannot be read, changes other models too, or layers that the transformer has not.
+    """
+    if name in getattr(transformer, "peft_config", {}):
+        raise InvalidInput("name", f"there is an adapter '{name}' already", "Choose another name.")
+    with opened(path) as file:
+        stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    try:
+        weights, alphas = FluxLoraLoaderMixin.lora_state_dict(stored, return_alphas=True)
+    except (KeyError, ValueError) as error:
+        raise Permanent(f"{path.name} is no LoRA adapter that can be read ({error}). Use another version.") from error
+    layers = {key.partition(".lora")[0] for key in weights}
+    known = {OURS + layer for layer, _ in transformer.named_modules()}
+    strange = sorted(layers - known)
+    if strange or not layers or not all(".lora" in key for key in weights):
+        shown = ", ".join(strange[:10]) or "none at all"
+        raise Permanent(
+            f"{path.name} is no LoRA adapter of this transformer alone. {len(strange)} layers that it has not: "
+            f"{shown}. Use one made for FLUX.1."
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")  # several are what is wanted
+        FluxLoraLoaderMixin.load_lora_into_transformer(
+            weights, network_alphas=alphas, transformer=transformer, adapter_name=name
+        )
+    transformer.requires_grad_(requires_grad=False)
+
+
+def use_loras(transformer: Any, strengths: Mapping[str, float]) -> None:
+    """Set which adapters are in force and how strongly; the others rest.
+
+    Args:
+        transformer: that they were loaded into.
+        strengths: of each by name, most often 0 to 1. None at all puts every adapter to rest.
+
+    Raises:
+        InvalidInput: there is no adapter of a name.
+    """
+    loaded = sorted(getattr(transformer, "peft_config", {}))
+    for name in strengths:
+        if name not in loaded:
+            raise InvalidInput("strengths", f"there is no adapter '{name}'", f"Loaded are: {', '.join(loaded)}.")
+    if strengths:
+        transformer.enable_lora()
+        transformer.set_adapters(list(strengths), list(strengths.values()))
+        transformer.requires_grad_(requires_grad=False)  # PEFT makes the chosen ones trainable
+    elif loaded:
+        transformer.disable_lora()

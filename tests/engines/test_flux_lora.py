@@ -1,0 +1,97 @@
+"""LoRA adapters add what their two matrices say, as strongly as asked, and only to layers that are there."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from shared.contracts.errors import InvalidInput, Permanent
+from shared.flux.lora import load_lora, use_loras
+from tests.engines.flux_models import assert_same, predict, tiny
+
+LAYERS = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_v")
+RANK = 2
+
+
+def adapter(seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        f"transformer.{layer}.{part}.weight": torch.randn(shape, generator=generator)
+        for layer in LAYERS
+        for part, shape in (("lora_A", (RANK, 32)), ("lora_B", (32, RANK)))
+    }
+
+
+def saved(folder: Path, seed: int) -> Path:
+    path = folder / f"{seed}.safetensors"
+    save_file(adapter(seed), path)
+    return path
+
+
+def merged(strengths: Mapping[int, float]) -> Any:
+    """A transformer whose weights are changed by hand."""
+    transformer = tiny()
+    for seed, strength in strengths.items():
+        weights = adapter(seed)
+        for layer in LAYERS:
+            change = weights[f"transformer.{layer}.lora_B.weight"] @ weights[f"transformer.{layer}.lora_A.weight"]
+            transformer.get_submodule(layer).weight.data += strength * change
+    return transformer
+
+
+def test_an_adapter_adds_its_product(tmp_path: Path) -> None:
+    transformer = tiny()
+    load_lora(transformer, saved(tmp_path, 1), "one")
+    use_loras(transformer, {"one": 1.0})
+    assert_same(predict(transformer), predict(merged({1: 1.0})))
+    assert (predict(transformer) - predict(tiny())).abs().max() > 1e-2
+    assert not any(value.requires_grad for value in transformer.parameters())
+
+
+def test_several_adapters_each_at_its_strength_and_at_rest(tmp_path: Path) -> None:
+    transformer = tiny()
+    load_lora(transformer, saved(tmp_path, 1), "one")
+    load_lora(transformer, saved(tmp_path, 2), "two")
+    use_loras(transformer, {"one": 0.5, "two": 0.25})
+    assert_same(predict(transformer), predict(merged({1: 0.5, 2: 0.25})))
+    use_loras(transformer, {"two": 0.75})
+    assert_same(predict(transformer), predict(merged({2: 0.75})))
+    use_loras(transformer, {})
+    assert_same(predict(transformer), predict(tiny()))
+    use_loras(transformer, {"one": 1.0})
+    assert_same(predict(transformer), predict(merged({1: 1.0})))
+
+
+def test_alpha_over_rank_scales(tmp_path: Path) -> None:
+    path = tmp_path / "alpha.safetensors"
+    alphas = {f"transformer.{layer}.alpha": torch.tensor(1.0) for layer in LAYERS}
+    save_file(adapter(1) | alphas, path)
+    transformer = tiny()
+    load_lora(transformer, path, "one")
+    use_loras(transformer, {"one": 1.0})
+    assert_same(predict(transformer), predict(merged({1: 1.0 / RANK})))
+
+
+def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"transformer.blocks.7.lora_A.weight": torch.ones(2, 32)}, path)
+    with pytest.raises(Permanent, match=r"1 layers that it has not: transformer\.blocks\.7"):
+        load_lora(tiny(), path, "other")
+    save_file(adapter(1) | {"text_encoder.layer.lora_A.weight": torch.ones(2, 32)}, path)
+    with pytest.raises(Permanent, match=r"text_encoder\.layer"):
+        load_lora(tiny(), path, "other")
+    save_file({"conv.weight": torch.ones(2)}, path)
+    with pytest.raises(Permanent, match="no LoRA adapter"):
+        load_lora(tiny(), path, "other")
+
+
+def test_names_are_unique_and_known(tmp_path: Path) -> None:
+    transformer = tiny()
+    with pytest.raises(InvalidInput, match="no adapter 'one'"):
+        use_loras(transformer, {"one": 1.0})
+    load_lora(transformer, saved(tmp_path, 1), "one")
+    with pytest.raises(InvalidInput, match="already"):
+        load_lora(transformer, saved(tmp_path, 2), "one")
