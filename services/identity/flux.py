@@ -78,8 +78,6 @@ class Seen:
     quality: float
     tokens: Tensor
     """[32, 2048]."""
-    vit_tokens: int
-    """How many tokens the vision tower makes of a picture."""
 
 
 class FluxEncoder:
@@ -93,6 +91,10 @@ class FluxEncoder:
     def __init__(self, encoders: Encoders, models: Mapping[str, str]) -> None:
         self._encoders = encoders
         self.models = models
+        shape = encoders.tower.shape
+        with torch.inference_mode():
+            patches = (shape.image_size // shape.patch_size) ** 2
+            self._nobody = encoders.idformer.unconditional(vit_tokens=patches + 1)[0]
 
     def run(self, work: Work[FluxEncodeParams]) -> Outcome:
         """Outputs `identity` (a PulidIdentity) and `face` (the best photo's face, upright, 512 x 512, PNG).
@@ -123,7 +125,7 @@ class FluxEncoder:
         tokens = torch.stack([one.tokens for one in seen])
         return PulidIdentity(
             id=fuse(tokens, params.fusion, weights if params.fusion == "weighted" else None),
-            uncond=self._encoders.idformer.unconditional(vit_tokens=seen[0].vit_tokens)[0],
+            uncond=self._nobody,
             arcface=torch.from_numpy(np.stack([one.face.embedding for one in seen])),
             about=PulidAbout(
                 models={
@@ -199,14 +201,13 @@ def look(encoders: Encoders, photo: bytes, pick: int | None, params: FluxEncodeP
         field = error.field if error.field.startswith("faces[") else f"photos[{number}]"
         raise InvalidInput(field, error.found, error.mend) from error
     bare = grey_on_white(crop, parse(encoders.parser, crop))
-    tokens, vit_tokens = encode(encoders, face, bare)
     width = face.box[2] / factor
-    return Seen(face, crop, width, quality(face, width, crop), tokens, vit_tokens)
+    return Seen(face, crop, width, quality(face, width, crop), encode(encoders, face, bare))
 
 
 @torch.inference_mode()
-def encode(encoders: Encoders, face: AntelopeFace, bare: NDArray[np.float32]) -> tuple[Tensor, int]:
-    """The identity tokens of one face, [32, 2048], and how many tokens the vision tower made.
+def encode(encoders: Encoders, face: AntelopeFace, bare: NDArray[np.float32]) -> Tensor:
+    """The identity tokens of one face, [32, 2048].
 
     Args:
         encoders: the networks.
@@ -218,7 +219,7 @@ def encode(encoders: Encoders, face: AntelopeFace, bare: NDArray[np.float32]) ->
     features = encoders.tower(prepare(pixels, encoders.tower.shape.image_size).to(weights.dtype))
     arcface = torch.from_numpy(face.embedding)[None].to(weights.device)
     tokens: Tensor = encoders.idformer(identity_condition(arcface, features.projected), features.hidden)
-    return tokens[0], features.hidden[0].shape[1]
+    return tokens[0]
 
 
 def choose(faces: Sequence[AntelopeFace], pick: int | None, background_face_ratio: float, photo: int) -> AntelopeFace:

@@ -108,6 +108,18 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> FluxEncoder:
     return FluxEncoder(Encoders(open_antelope(folder), parser, tower, pulid.pulid_encoder), {"tiny": "0" * 64})
 
 
+@pytest.fixture(scope="module")
+def alone(engine: FluxEncoder) -> Outcome:
+    """Of the one photo that most tests look at."""
+    return encode(engine, marked_astronaut())
+
+
+@pytest.fixture(scope="module")
+def dimmed(engine: FluxEncoder) -> Outcome:
+    """Of the same photo, darker."""
+    return encode(engine, lit(marked_astronaut(), 0.9))
+
+
 def encode(engine: FluxEncoder, *photos: Image, **params: Any) -> Outcome:
     """Run the operation, its parameters going through JSON as the planner's do."""
     checked = FluxEncodeParams.model_validate_json(json.dumps(params))
@@ -133,11 +145,10 @@ def two_faces() -> Image:
 # One photo
 
 
-def test_a_photo_becomes_identity_tokens(engine: FluxEncoder) -> None:
+def test_a_photo_becomes_identity_tokens(engine: FluxEncoder, alone: Outcome) -> None:
     """The tokens are those of the published steps, done here one by one."""
-    outcome = encode(engine, marked_astronaut())
-    assert tuple(outcome.outputs) == ("identity", "face")
-    found = identity(outcome)
+    assert tuple(alone.outputs) == ("identity", "face")
+    found = identity(alone)
     networks = engine._encoders  # noqa: SLF001 - the same networks are to be used by hand
     (face,) = networks.faces.find(marked_astronaut())
     crop = crop512(marked_astronaut(), face.points)
@@ -166,31 +177,30 @@ def test_a_photo_becomes_identity_tokens(engine: FluxEncoder) -> None:
     assert (found.about.fusion, found.about.photos) == ("weighted", 1)
 
 
-def test_the_face_is_the_aligned_one_in_colour(engine: FluxEncoder) -> None:
-    face = encode(engine, marked_astronaut()).outputs["face"]
+def test_the_face_is_the_aligned_one_in_colour(alone: Outcome) -> None:
+    face = alone.outputs["face"]
     assert face.media_type == "image/png"
     crop = decode(face.data)
     assert crop.shape == (SIDE_PX, SIDE_PX, 3)
     assert np.abs(crop.astype(int) - crop512(marked_astronaut(), np.array(ASTRONAUT_POINTS))).mean() < 1.0
 
 
-def test_the_outputs_are_the_subject_s(engine: FluxEncoder) -> None:
+def test_the_outputs_are_the_subject_s(alone: Outcome) -> None:
     """Kind decides how long an artifact is kept."""
-    assert {one.kind for one in encode(engine, marked_astronaut()).outputs.values()} == {"identity"}
+    assert {one.kind for one in alone.outputs.values()} == {"identity"}
 
 
-def test_the_same_photos_give_the_same_bytes(engine: FluxEncoder) -> None:
+def test_the_same_photos_give_the_same_bytes(engine: FluxEncoder, alone: Outcome) -> None:
     """Whatever was encoded between."""
-    first = encode(engine, marked_astronaut())
     encode(engine, two_faces())
-    assert encode(engine, marked_astronaut()) == first
+    assert encode(engine, marked_astronaut()) == alone
 
 
-def test_a_large_photo_is_the_same_person(engine: FluxEncoder) -> None:
+def test_a_large_photo_is_the_same_person(engine: FluxEncoder, alone: Outcome) -> None:
     """Reduced to 1024 pixels before anything else; its size is told as it was handed in."""
     large = encode(engine, scaled(marked_astronaut(), 4.0))
-    small = identity(encode(engine, marked_astronaut()))
-    assert torch.nn.functional.cosine_similarity(identity(large).arcface, small.arcface).item() > 0.99
+    apart = torch.nn.functional.cosine_similarity(identity(large).arcface, identity(alone).arcface)
+    assert apart.item() > 0.99
     told = json.loads(json.dumps(large.facts))["faces"][0]
     assert told["width_px"] == pytest.approx(4 * 93, rel=0.01)
 
@@ -199,10 +209,12 @@ def test_a_large_photo_is_the_same_person(engine: FluxEncoder) -> None:
 
 
 @pytest.mark.parametrize("fusion", get_args(Fusion))
-def test_photos_are_fused_as_told(engine: FluxEncoder, fusion: Fusion) -> None:
-    photos = marked_astronaut(), lit(marked_astronaut(), 0.9)
-    found = identity(encode(engine, *photos, fusion=fusion))
-    each = [identity(encode(engine, photo)).id for photo in photos]
+def test_photos_are_fused_as_told(engine: FluxEncoder, alone: Outcome, dimmed: Outcome, fusion: Fusion) -> None:
+    told: list[float] = []
+    photos = png(marked_astronaut()), png(lit(marked_astronaut(), 0.9))
+    found = identity(engine.run(Work(FluxEncodeParams(fusion=fusion), {"photos": photos}, 0, told.append)))
+    assert told == [0.5, 1.0]
+    each = [identity(alone).id, identity(dimmed).id]
     assert found.about.photos == 2
     assert found.arcface.shape == (2, 512)
     if fusion == "concat":
@@ -213,30 +225,24 @@ def test_photos_are_fused_as_told(engine: FluxEncoder, fusion: Fusion) -> None:
         torch.testing.assert_close(found.id, (each[0] + each[1]) / 2)
 
 
-def test_the_better_photo_weighs_more_and_gives_the_face(engine: FluxEncoder) -> None:
-    good, poor = marked_astronaut(), mark(blurred(astronaut(), 2.0), ASTRONAUT_MARK)
-    outcome = encode(engine, poor, good)
-    ids = [identity(encode(engine, photo)).id for photo in (poor, good)]
+def test_the_better_photo_weighs_more_and_gives_the_face(engine: FluxEncoder, alone: Outcome) -> None:
+    poor = mark(blurred(astronaut(), 2.0), ASTRONAUT_MARK)
+    outcome = encode(engine, poor, marked_astronaut())
+    ids = [identity(encode(engine, poor)).id, identity(alone).id]
     told = json.loads(json.dumps(outcome.facts))
     poor_quality, good_quality = (face["quality"] for face in told["faces"])
     assert told["best_photo"] == 2
     assert poor_quality < 0.7 * good_quality
-    assert outcome.outputs["face"] == encode(engine, good).outputs["face"]
+    assert outcome.outputs["face"] == alone.outputs["face"]
     expected = (poor_quality * ids[0] + good_quality * ids[1]) / (poor_quality + good_quality)
     torch.testing.assert_close(identity(outcome).id, expected, rtol=1e-2, atol=1e-2)
 
 
-def test_facts_hold_measures_but_no_embedding(engine: FluxEncoder) -> None:
+def test_facts_hold_measures_but_no_embedding(alone: Outcome) -> None:
     """The manifest is kept longer than the biometric record."""
-    facts = json.loads(json.dumps(encode(engine, marked_astronaut()).facts))
+    facts = json.loads(json.dumps(alone.facts))
     assert facts.keys() == {"encoder", "fusion", "best_photo", "faces"}
     assert facts["faces"][0].keys() == {"photo", "width_px", "score", "quality"}
-
-
-def test_progress_ends_at_one(engine: FluxEncoder) -> None:
-    told: list[float] = []
-    engine.run(Work(FluxEncodeParams(), {"photos": (png(marked_astronaut()),) * 2}, 0, told.append))
-    assert told == [0.5, 1.0]
 
 
 # What is refused
@@ -373,7 +379,7 @@ def published(tower: EvaTower) -> dict[str, Tensor]:
     return state
 
 
-def test_the_engine_is_built_from_the_models_folder(shelf: tuple[Shelf, ModelCatalogue], engine: FluxEncoder) -> None:
+def test_the_engine_is_built_from_the_models_folder(shelf: tuple[Shelf, ModelCatalogue], alone: Outcome) -> None:
     """All that the files hold is in use, and each file's digest stands in the step key."""
     loaded = encoder_from(shelf[0], "cpu", shelf[1], SHAPE, tiny_pulid)
     found = loaded._encoders  # noqa: SLF001 - what was read is to be seen
@@ -387,7 +393,7 @@ def test_the_engine_is_built_from_the_models_folder(shelf: tuple[Shelf, ModelCat
             assert torch.equal(state[name], tensor), name
     once = identity(encode(loaded, marked_astronaut()))
     assert once.id.shape == TOKENS
-    torch.testing.assert_close(once.uncond, identity(encode(engine, marked_astronaut())).uncond)
+    torch.testing.assert_close(once.uncond, identity(alone).uncond)
     folder = shelf[0].folder
     assert loaded.models == {
         PULID: sha256((folder / PULID / f"{PULID}.safetensors").read_bytes()),
