@@ -304,6 +304,28 @@ def test_an_error_in_loading_leaves_the_books_as_before(make_house: MakeHouse, d
     assert house.touch("a", 6) == "model a"
 
 
+def test_after_an_error_the_next_loader_is_asked(make_house: MakeHouse) -> None:
+    """It may have been given another file, or another precision."""
+    house = make_house(device=10, host=10)
+    house.machine.fails.add("load a")
+    with pytest.raises(OSError, match="load a failed"), house.use("a", 6):
+        pytest.fail("it was given out")
+    house.machine.fails.clear()
+    assert house.touch("a", 3) == "model a"
+    assert house.residency.figures().device_bytes == 3
+
+
+def test_who_waited_in_vain_has_not_used_the_model(make_house: MakeHouse) -> None:
+    """It stays the first to be dropped."""
+    house = make_house(device=5, host=15, wait_s=0.0)
+    for name in ("a", "b", "c"):
+        house.touch(name, 5)
+    with house.use("c", 5), pytest.raises(ResourceExhausted), house.use("a", 5):
+        pytest.fail("there was no room")
+    house.touch("d", 5)
+    assert house.residency.on_host() == {"b", "c"}
+
+
 def test_what_fails_on_its_way_back_from_host_memory_is_let_go_of(make_house: MakeHouse) -> None:
     """It may lie in halves on either side."""
     house = make_house(device=5, host=10)
