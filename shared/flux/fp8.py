@@ -125,7 +125,7 @@ def _weights_of(
     file: Any, path: Path, dtype: torch.dtype, device: torch.device | str, wanted: Callable[[str], bool]
 ) -> dict[str, torch.Tensor]:
     names = set(file.keys())
-    marked = _formats(file, names)
+    marked = _formats(file, path, names)
     for layer, written in marked.items():
         if written not in FORMATS and wanted(layer):
             raise Permanent(
@@ -148,10 +148,13 @@ def _weights_of(
     return weights
 
 
-def _formats(file: Any, names: set[str]) -> dict[str, str]:
+def _formats(file: Any, path: Path, names: set[str]) -> dict[str, str]:
     """Layer to the format that the file says it is in."""
-    described = json.loads((file.metadata() or {}).get(METADATA, "{}")).get("layers", {})
-    for name in names:
-        if name.endswith(FORMAT):
-            described[name.removesuffix(FORMAT)] = json.loads(bytes(file.get_tensor(name).tolist()))
-    return {layer: str(about.get("format")) for layer, about in described.items()}
+    try:
+        described = dict(json.loads((file.metadata() or {}).get(METADATA, "{}")).get("layers", {}))
+        for name in names:
+            if name.endswith(FORMAT):
+                described[name.removesuffix(FORMAT)] = json.loads(bytes(file.get_tensor(name).tolist()))
+        return {layer: str(about.get("format")) for layer, about in described.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Permanent(f"{path.name} does not say in JSON how it is quantised ({error}). Fetch it again.") from error

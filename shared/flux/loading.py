@@ -103,8 +103,10 @@ def load_transformer(
         weights = read_weights(_shards(folder), dtype, device)
     else:
         model = _empty(_config_for(path, _transformer_part(stored_shapes([path])), depth))
-        published = read_weights([path], dtype, device, lambda name: not name.startswith(BESIDE))
-        weights = convert_flux_transformer_checkpoint_to_diffusers(_transformer_part(published))
+        # nobody else holds the tensors: the converter takes them one by one, and the fused are never there twice
+        weights = convert_flux_transformer_checkpoint_to_diffusers(
+            _transformer_part(read_weights([path], dtype, device, lambda name: not name.startswith(BESIDE)))
+        )
         _compare(path, model, {name: tuple(weight.shape) for name, weight in weights.items()})
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(requires_grad=False)

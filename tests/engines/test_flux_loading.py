@@ -150,6 +150,14 @@ def test_a_quantised_layer_without_its_scale_is_refused(tmp_path: Path, in_metad
         read_weights([path], torch.float32)
 
 
+@pytest.mark.parametrize("about", [b"e4m3", b"[1]", b"\xff\xfe"])
+def test_a_garbled_description_of_the_format_is_told(tmp_path: Path, about: bytes) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_file({"layer.weight": torch.ones(2, 2), "layer.comfy_quant": torch.tensor(list(about)).byte()}, path)
+    with pytest.raises(Permanent, match="does not say in JSON"):
+        read_weights([path], torch.float32)
+
+
 def test_integers_are_refused(tmp_path: Path) -> None:
     save_file({"layer.weight": torch.ones(2, 2, dtype=torch.int8)}, tmp_path / "odd.safetensors")
     with pytest.raises(Permanent, match=r"layer\.weight as torch\.int8"):
