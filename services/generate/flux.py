@@ -12,19 +12,22 @@ from torch import Tensor
 
 from services.generate.stage import FluxParams
 from shared.contracts.errors import InvalidInput, Permanent
-from shared.flux.decode import decode
+from shared.flux.decode import decode, load_vae
 from shared.flux.denoise import Around, Away, Branch, Step, alone, denoise, start
 from shared.flux.latents import noise
+from shared.flux.loading import Plan, footprint, free_memory, load_transformer, memory_plan, settle
 from shared.flux.pulid.artifact import PulidIdentity, load_identity
 from shared.flux.pulid.attention import PerceiverAttentionCA
 from shared.flux.pulid.context import IdentityCall, Subject, identity
 from shared.flux.pulid.injection import Attachment, attach
 from shared.flux.pulid.weights import Pulid, load_pulid, published
 from shared.flux.schedules import shift_for, sigmas
-from shared.flux.text import Encoders, PromptEmbedding, PromptEncoder
+from shared.flux.text import EncoderPaths, PromptEmbedding, PromptEncoder, load_encoders
+from shared.models.catalogue import load_models
 from shared.models.device import require_device, torch_facts
 from shared.models.lock import pin_of, read_pins
 from shared.models.settings import models_folder
+from shared.models.shelf import Shelf
 from shared.storage.digest import sha256
 from shared.vision.output import image_output
 from shared.worker.operation import Outcome, Work
@@ -38,6 +41,12 @@ INDEX = "model_index.json"
 ROOM_FOR_ALL_BYTES = 44 * 10**9
 """From this memory on the text encoders (10 GB) stay on the device beside the transformer (24 GB) and its work."""
 
+WORKING_BYTES = 8 * 10**9
+"""What a run takes on the device beside the transformer's weights: PuLID, autoencoder, activations at 2048 x 2048."""
+
+PLACE, ROLE = "generate.text_to_image/flux", "transformer"
+"""How the catalogue names this engine, and what a step's `model` is."""
+
 _SHOWN_FROM, _SHOWN_TO = 0.05, 0.95
 """The sampling's part of the progress."""
 
@@ -47,6 +56,14 @@ class _Painter(NamedTuple):
 
     transformer: Any
     vae: Any
+
+
+class Parts(NamedTuple):
+    """Where the parts of a model lie; each a folder or a file."""
+
+    transformer: Path
+    vae: Path
+    encoders: EncoderPaths
 
 
 class FluxGenerate:
@@ -76,9 +93,15 @@ class FluxGenerate:
     def models(self) -> Mapping[str, str]:
         """All models in the folder that this engine could use, since its steps name theirs."""
         if self._digests is None:
-            found = [path.parent for path in self._folder.glob(f"*/{INDEX}")]
-            found += [path.parent for path in self._folder.glob("pulid_flux_*/*.safetensors")]
-            self._digests = {path.name: _digest(path) for path in sorted(set(found))}
+            catalogue = load_models()
+            used = [model for model in catalogue.values() if PLACE in model.used_by]
+            known = {model.name for model in used}
+            known |= {
+                one.name for model in used if model.role == ROLE for one in catalogue.with_requirements(model.name)
+            }
+            own = {path.parent.name for path in self._folder.glob(f"*/{INDEX}")}
+            found = {name: _digest(self._folder / name) for name in sorted(known | own)}
+            self._digests = {name: digest for name, digest in found.items() if digest is not None}
         return self._digests
 
     def run(self, work: Work[FluxParams]) -> Outcome:
@@ -120,21 +143,25 @@ class FluxGenerate:
     def _use(self, model: str) -> PromptEncoder:
         """Make `model` the one in use, and let go of another."""
         if self._prompts is None or self._model != model:
-            folder = self._folder / model
-            if not (folder / INDEX).is_file():
-                raise Permanent(
-                    f"{folder / INDEX} is missing. `doctorgen models download {model}` brings the weights; if they lie "
-                    "elsewhere, name that folder with DOCTORGEN_MODELS_DIR."
-                )
+            where = parts(self._folder, model)
             require_device(self._device, torch_facts())
             self._painter, self._attachment, self._identity_model = None, None, ""
-            self._prompts = PromptEncoder(lambda: _load_encoders(folder, self._text_device, self._dtype))
+            self._prompts = PromptEncoder(lambda: load_encoders(where.encoders, self._text_device, self._dtype))
             self._model = model
         return self._prompts
 
     def _paints_with(self, model: str) -> _Painter:
+        """The model on the device, or, where it does not fit, in host memory and brought there block by block."""
         if self._painter is None:
-            self._painter = _load_painter(self._folder / model, self._device, self._dtype)
+            where = parts(self._folder, model)
+            plan = Plan.RESIDENT
+            if self._device != "cpu":
+                need = footprint(where.transformer, self._dtype)
+                plan = memory_plan(need, WORKING_BYTES, free_memory(self._device))
+            first = self._device if plan is Plan.RESIDENT else "cpu"
+            transformer = load_transformer(where.transformer, self._dtype, first)
+            settle(transformer, plan, self._device)
+            self._painter = _Painter(transformer, load_vae(where.vae, self._dtype, self._device))
         return self._painter
 
     def _see(self, painter: _Painter, model: str) -> None:
@@ -199,32 +226,43 @@ def _check_encoder(who: PulidIdentity, model: str) -> None:
         )
 
 
-def _load_encoders(folder: Path, device: str, dtype: torch.dtype) -> Encoders:
-    from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel  # noqa: PLC0415 - takes seconds
+def parts(folder: Path, model: str) -> Parts:
+    """Where the parts of a model lie: in a folder in diffusers' layout, or in the single files of the catalogue.
 
-    def model(kind: Any, name: str) -> Any:
-        return kind.from_pretrained(folder / name, dtype=dtype, local_files_only=True).to(device).eval()
+    Raises:
+        Permanent: a file is missing; says which command brings it.
+        IntegrityError: one is cut short.
+    """
+    catalogue, shelf = load_models(), Shelf(folder)
+    known = catalogue.named(model)
+    if known is not None and known.role != ROLE:
+        raise InvalidInput("model", f"{model} is a {known.role}", "Name a FLUX.1 transformer.")
+    for one in () if known is None else catalogue.with_requirements(known.name):
+        shelf.require(one)
+    own = folder / (model if known is None else known.name)
+    if (own / INDEX).is_file():
+        encoders = EncoderPaths(own / "tokenizer", own / "text_encoder", own / "tokenizer_2", own / "text_encoder_2")
+        return Parts(own, own / "vae", encoders)
+    if known is None:
+        raise Permanent(
+            f"{own / INDEX} is missing. `doctorgen models download {model}` brings the weights of a model in the "
+            "catalogue; put one of your own there in diffusers' layout, or name its folder with DOCTORGEN_MODELS_DIR."
+        )
 
-    return Encoders(
-        clip_tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        clip=model(CLIPTextModel, "text_encoder"),
-        t5_tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer_2", local_files_only=True),
-        t5=model(T5EncoderModel, "text_encoder_2"),
-    )
+    def file(name: str) -> Path:
+        one = catalogue.model(name)
+        return shelf.path(one, shelf.loaded(one)[0])
+
+    tokenizers = folder / "flux-tokenizers"
+    encoders = EncoderPaths(tokenizers / "tokenizer", file("clip_l"), tokenizers / "tokenizer_2", file("t5xxl_fp16"))
+    return Parts(file(known.name), file("ae"), encoders)
 
 
-def _load_painter(folder: Path, device: str, dtype: torch.dtype) -> _Painter:
-    from diffusers import AutoencoderKL, FluxTransformer2DModel  # noqa: PLC0415 - takes seconds
+def _digest(folder: Path) -> str | None:
+    """The digest of a model's files, as `shared.models.shelf` reckons it; read through where they are not pinned.
 
-    def model(kind: Any, name: str) -> Any:
-        made = kind.from_pretrained(folder / name, torch_dtype=dtype, local_files_only=True, use_safetensors=True)
-        return made.to(device).eval().requires_grad_(False)
-
-    return _Painter(model(FluxTransformer2DModel, "transformer"), model(AutoencoderKL, "vae"))
-
-
-def _digest(folder: Path) -> str:
-    """The digest of a model's files, as `shared.models.shelf` reckons it; read through where they are not pinned."""
+    None where there are none.
+    """
     pins = read_pins(folder.parent).get(folder.name, {})
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     digests = {}
@@ -232,6 +270,6 @@ def _digest(folder: Path) -> str:
         pinned = pins.get(name)
         fits = pinned is not None and pinned.size == files[name].stat().st_size
         digests[name] = pinned.sha256 if pinned is not None and fits else pin_of(files[name]).sha256
-    if len(digests) == 1:
-        return next(iter(digests.values()))
+    if len(digests) < 2:
+        return next(iter(digests.values()), None)
     return sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode())

@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import save_file
 
 from doctor_image_gen import recipes
-from services.generate.flux import DEVICE, FluxGenerate
+from services.generate.flux import DEVICE, FluxGenerate, parts
 from services.generate.stage import STAGE, FluxParams
 from shared.contracts.errors import Cancelled, InvalidInput, Permanent
 from shared.flux import tiny
@@ -22,6 +22,7 @@ from shared.flux.pulid.attention import PerceiverAttentionCA
 from shared.flux.pulid.idformer import IDFormer
 from shared.flux.pulid.weights import Pulid
 from shared.flux.schedules import SCHEDULERS
+from shared.models.catalogue import load_models
 from shared.models.lock import Pin, pin, pin_of
 from shared.vision.codec import Image, decode
 from shared.worker.operation import Outcome, Params, Work
@@ -184,6 +185,8 @@ def test_an_identity_of_another_version_of_pulid_is_refused(engine: FluxGenerate
     ("params", "missing"),
     [
         ({"model": "flux1-dev"}, "flux1-dev/model_index.json"),
+        ({"model": "flux1-dev-fp8"}, "flux1-dev-fp8/flux1-dev-fp8.safetensors"),
+        ({"model": "my-own"}, "my-own/model_index.json"),
         ({"identity_model": "pulid_flux_v9"}, "pulid_flux_v9/pulid_flux_v9.safetensors"),
     ],
 )
@@ -194,6 +197,36 @@ def test_missing_weights_are_named_with_the_command_that_brings_them(
     name = Path(missing).parent
     with pytest.raises(Permanent, match=f"{missing} is missing. `doctorgen models download {name}`"):
         engine.run(work(identity=identity, **params))
+
+
+def test_a_model_of_single_files_is_found_with_the_files_it_needs(tmp_path: Path) -> None:
+    """The files are as large as they are published, and empty."""
+    catalogue = load_models()
+    for model in catalogue.with_requirements("flux1-dev-fp8"):
+        for file in model.files:
+            path = tmp_path / model.name / (f"{file.folder}/tokenizer.json" if file.folder else file.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as empty:
+                empty.truncate(file.size)
+    where = parts(tmp_path, "flux1-dev-fp8")
+    encoders = where.encoders
+    found = (where.transformer, where.vae, encoders.clip_tokenizer, encoders.clip, encoders.t5_tokenizer, encoders.t5)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "flux1-dev-fp8/flux1-dev-fp8.safetensors",
+        "ae/ae.safetensors",
+        "flux-tokenizers/tokenizer",
+        "clip_l/clip_l.safetensors",
+        "flux-tokenizers/tokenizer_2",
+        "t5xxl_fp16/t5xxl_fp16.safetensors",
+    ]
+    (tmp_path / "ae" / "ae.safetensors").unlink()
+    with pytest.raises(Permanent, match=r"ae\.safetensors is missing. `doctorgen models download ae`"):
+        parts(tmp_path, "flux1-dev-fp8")
+
+
+def test_a_model_of_another_kind_is_refused(engine: FluxGenerate) -> None:
+    with pytest.raises(InvalidInput, match="inswapper_128 is a face swapper"):
+        engine.run(work(model="inswapper_128"))
 
 
 def test_a_gpu_that_is_not_there_is_an_error_and_no_slow_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
