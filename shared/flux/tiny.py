@@ -86,4 +86,6 @@ def write(folder: Path, seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m shared.flux.tiny FOLDER")
     write(Path(sys.argv[1]))
