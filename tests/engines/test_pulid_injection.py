@@ -283,8 +283,7 @@ def test_compiled_it_agrees_and_is_compiled_once(whole: bool) -> None:
     """The whole model, or each block with no break in its graph: another weight, person or step compiles nothing."""
     _dynamo.reset()
     transformer = _transformer(doubles=1, singles=1)
-    plain = _run(transformer)
-    attachment = attach(transformer, _attentions(2))
+    attach(transformer, _attentions(2))
     calls = [
         IdentityCall([_subject(seed=seed, weight=weight, start_step=start)])
         for seed, weight, start in ((0, 1.0, 0), (0, 0.3, 0), (1, 1.0, 0), (2, 1.0, 4))
@@ -305,8 +304,6 @@ def test_compiled_it_agrees_and_is_compiled_once(whole: bool) -> None:
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
     assert (found[4] - found[3]).abs().max() > 1e-4
-    attachment.detach()
-    torch.testing.assert_close(_run(transformer, calls[0]), plain, atol=1e-5, rtol=0)
 
 
 def test_depth_does_not_multiply_compilations() -> None:
@@ -385,6 +382,19 @@ def test_detached_after_a_cache_the_model_is_what_it_was(
     assert torch.equal(_run(transformer, IdentityCall([_subject()])), plain)
 
 
+def test_detached_a_compiled_model_is_what_it_was() -> None:
+    """What was compiled with PuLID is not run without it."""
+    _dynamo.reset()
+    transformer = _transformer(doubles=1, singles=1)
+    plain = _run(transformer)
+    attachment = attach(transformer, _attentions(2))
+    transformer.compile_repeated_blocks(backend="eager", fullgraph=True)
+    call = IdentityCall([_subject()])
+    assert (_run(transformer, call) - plain).abs().max() > 1e-3
+    attachment.detach()
+    torch.testing.assert_close(_run(transformer, call), plain, atol=1e-5, rtol=0)
+
+
 def test_callers_arguments_are_left_as_they_are(transformer: Any, attentions: list[PerceiverAttentionCA]) -> None:
     attach(transformer, attentions)
     kwargs: dict[str, Any] = {}
@@ -415,6 +425,7 @@ def test_what_does_not_fit_the_image_is_said(transformer: Any, attentions: list[
         (IdentityCall([_subject(mask=torch.ones(9))]), "covers 9 tokens, but the image has 16"),
         (IdentityCall([_subject()], image_tokens=99), "is 99, but the model was given 16"),
         (IdentityCall([Subject(tokens=_noise(3, 5, ID_WIDTH))]), "are of 3 images, but the model was given 1"),
+        (IdentityCall([Subject(tokens=_noise(1, 5, 20))]), "are 20 wide, but the modules want 24"),
     ):
         with pytest.raises(InvalidInput, match=message):
             _run(transformer, call)

@@ -91,7 +91,7 @@ def injected(attention: PerceiverAttentionCA, image: Tensor, frame: Frame) -> Te
     """The image tokens [B, T, D] with every subject of the frame added by one of the cross-attentions.
 
     Raises:
-        InvalidInput: a subject's batch or mask, or the frame's number of image tokens, does not fit the image.
+        InvalidInput: a subject's batch, width or mask, or the frame's number of image tokens, does not fit the image.
     """
     if not frame.present:
         return image
@@ -111,6 +111,9 @@ def _contribution(attention: PerceiverAttentionCA, image: Tensor, one: Presence)
     if one.tokens.shape[0] not in {1, batch}:
         found = f"are of {one.tokens.shape[0]} images, but the model was given {batch}"
         raise InvalidInput("tokens", found, "Pass the tokens of one subject, or one subject per image.")
+    if (one.tokens.shape[-1],) != attention.norm1.normalized_shape:
+        found = f"are {one.tokens.shape[-1]} wide, but the modules want {attention.norm1.normalized_shape[0]}"
+        raise InvalidInput("tokens", found, "Pass what the encoder of the same PuLID weights made.")
     tokens = one.tokens.to(image.dtype).expand(batch, -1, -1)
     answer: Tensor = one.weight * attention(tokens, image)
     if one.mask is None:
