@@ -115,6 +115,21 @@ def test_a_scale_for_each_row_multiplies_the_rows() -> None:
         dequantised(weight, torch.ones(2), torch.float32)
 
 
+@pytest.mark.parametrize("narrow", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("wide", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("scale", [None, 0.0137])
+def test_every_fp8_value_becomes_what_torch_makes_of_it(
+    narrow: torch.dtype, wide: torch.dtype, scale: float | None
+) -> None:
+    """Infinities and values that are no numbers, too."""
+    values = torch.arange(256).byte().view(narrow).reshape(8, 32)
+    found = dequantised(values, None if scale is None else torch.tensor([scale]), wide)
+    expected = (values.float() * torch.tensor(1.0 if scale is None else scale)).to(wide)
+    assert found.dtype == wide
+    assert torch.equal(found.nan_to_num(nan=7.0), expected.nan_to_num(nan=7.0))
+    assert dequantised(values[3, 3], None, wide).shape == ()
+
+
 def test_scaling_is_rounded_once() -> None:
     """In fp32, not in bf16 as the product of two rounded numbers."""
     weight, scale = torch.tensor([[1.125]]).to(FP8), torch.tensor(1.0039)
