@@ -14,7 +14,8 @@ from doctor_image_gen.stages import OPERATIONS
 from services.gateway.planner import ROOM_FOR_GROWTH_BYTES
 from shared.broker.open import open_broker
 from shared.contracts.base import MESSAGE_LIMIT_BYTES
-from shared.contracts.errors import DoctorGenError
+from shared.contracts.errors import DoctorGenError, InvalidInput
+from shared.contracts.nearest import nearest
 from shared.contracts.request import SubjectAttributes
 from shared.jobs.open import open_job_store
 from shared.prompts.catalogue import load_catalogue
@@ -25,9 +26,16 @@ from shared.worker.operation import EngineSpec
 Probe = Callable[[Settings], str]
 
 
-def check(_: argparse.Namespace) -> int:
-    """Print a line for each thing that is looked at; 0 when all are well."""
+def check(arguments: argparse.Namespace) -> int:
+    """Print a line for each thing that is looked at; 0 when all are well.
+
+    Of the engines only those of one name are built: the others' libraries and weights need not be there.
+    """
     settings = Settings.load()
+    engine = arguments.engine or settings.generation.engine
+    known = sorted({name for operation in OPERATIONS.values() for name in operation.engines})
+    if engine not in known:
+        raise InvalidInput("--engine", f"there is no engine '{engine}'", nearest(engine, known))
     probes: dict[str, Probe] = {
         "broker": _broker,
         "storage": _storage,
@@ -36,8 +44,8 @@ def check(_: argparse.Namespace) -> int:
         "scenarios": _scenarios,
     }
     for operation in OPERATIONS.values():
-        for name, spec in operation.engines.items():
-            probes[f"{operation.name}, {name}"] = _engine(spec)
+        if engine in operation.engines:
+            probes[f"{operation.name}, {engine}"] = _engine(operation.engines[engine])
     well = [_report(name, probe, settings) for name, probe in probes.items()]
     return 0 if all(well) else 1
 

@@ -225,6 +225,7 @@ def _processes(commands: Commands) -> None:
 
     check = commands.add_parser("check", help="is everything installed and reachable?")
     check.set_defaults(handler="check:check")
+    check.add_argument("--engine", metavar="NAME", help="build this one; the settings' engine where absent")
 
 
 def _catalogues(commands: Commands) -> None:

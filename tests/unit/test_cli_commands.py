@@ -235,6 +235,14 @@ def test_check_finds_everything_well(type_in: Type) -> None:
     assert "ok    upscale.image, portable: needs no weights" in said.out
 
 
+def test_check_builds_the_engines_of_one_name_and_knows_no_others(type_in: Type) -> None:
+    """A deployment needs the libraries and weights of the engine it uses alone."""
+    assert "flux" not in type_in("check").out
+    said = type_in("check", "--engine", "fluks")
+    assert (said.status, said.out) == (2, "")
+    assert "--engine: there is no engine 'fluks'. Did you mean flux?" in said.err
+
+
 def test_check_names_what_fails_goes_on_and_shows_no_secret(
     type_in: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
