@@ -119,9 +119,9 @@ def plan(
 
 
 def _allowed_engines(recipe: Recipe, operations: Mapping[str, Operation], policy: LicencePolicy) -> list[str]:
-    """The engines that can do every step of the recipe with models that the policy allows."""
-    engines = [operations[step.operation].engines for step in recipe.steps]
-    common = [name for name in engines[0] if all(name in others for others in engines)]
+    """The engines that can do every step that does not insist on one, with models that the policy allows."""
+    engines = [operations[step.operation].engines for step in recipe.steps if step.engine is None]
+    common = [name for name in next(iter(engines), {}) if all(name in others for others in engines)]
     return [name for name in common if not forbidden(load_models(), policy, planned(recipe, name))]
 
 

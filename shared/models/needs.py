@@ -6,7 +6,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from shared.contracts.recipe import Recipe
+from shared.contracts.recipe import Recipe, RecipeStep
 from shared.models.catalogue import Model, ModelCatalogue
 
 NEEDS_NONE = "portable"
@@ -57,11 +57,12 @@ class Needs:
 
 
 def planned(recipe: Recipe, engine: str) -> tuple[PlannedStep, ...]:
-    """The recipe's steps as that engine would do them, without anybody's overrides."""
-    return tuple(
-        PlannedStep(step.name, step.operation, engine, step.params | step.engines.get(engine, {}))
-        for step in recipe.steps
-    )
+    """The recipe's steps as that engine would do them, without anybody's overrides; some may insist on another."""
+    return tuple(_planned(step, step.engine or engine) for step in recipe.steps)
+
+
+def _planned(step: RecipeStep, engine: str) -> PlannedStep:
+    return PlannedStep(step.name, step.operation, engine, step.params | step.engines.get(engine, {}))
 
 
 def needs(catalogue: ModelCatalogue, steps: Iterable[Step]) -> Needs:
