@@ -167,7 +167,7 @@ def faster(transformer: Any, vae: Any, *, fp8: bool) -> None:
         from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, quantize_  # noqa: PLC0415 - optional
 
         quantize_(transformer, Float8DynamicActivationFloat8WeightConfig())
-    transformer.compile_repeated_blocks(fullgraph=True)
+    transformer.compile_repeated_blocks(fullgraph=True, recompile_limit=32)
 
 
 def taken(machine: Machine, run: Run, steps: int, repeats: int) -> Taken:

@@ -12,6 +12,7 @@ Guidance", 2022; diffusers `FluxPipeline`.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,16 +158,26 @@ def _forget_earlier_runs(transformer: Any) -> None:
         HookRegistry.check_if_exists_or_initialize(transformer).reset_stateful_hooks(recurse=True)
 
 
+_time: ContextVar[Tensor | None] = ContextVar("time", default=None)
+
+
 @contextmanager
 def _unrounded(transformer: Any, time: Tensor) -> Iterator[None]:
     """For the time of a call, let the embedding of time have it in fp32.
 
     `FluxTransformer2DModel.forward` rounds it to the dtype of the tokens first. The embedding takes its sines and
-    cosines in fp32. A whole model that was compiled keeps no heed of hooks: compile its blocks instead.
+    cosines in fp32. The hook asks whose call it is in, since all calls of a shared model meet all their hooks. A whole
+    model that was compiled keeps no heed of hooks: compile its blocks instead.
     """
-    thousandths = 1000.0 * time
-    hook = transformer.time_text_embed.register_forward_pre_hook(lambda _, given: (thousandths, *given[1:]))
+
+    def exact(_: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        mine = _time.get()
+        return given if mine is None else (mine, *given[1:])
+
+    token = _time.set(1000.0 * time)
+    hook = transformer.time_text_embed.register_forward_pre_hook(exact)
     try:
         yield
     finally:
         hook.remove()
+        _time.reset(token)

@@ -17,6 +17,8 @@ Attention = Literal[
 """diffusers' names of attention kernels that are exact up to rounding and that no hub has to be asked for."""
 
 PACKAGES = {"flash": "flash_attn", "_flash_3": "flash_attn_interface"}
+RECOMPILE_LIMIT = 32
+"""PyTorch's own of 8 is used up by four kinds of call: with no identity, one, several, and masks."""
 
 
 class Speed(BaseModel):
@@ -64,4 +66,4 @@ def speed_up(transformer: Any, vae: Any, speed: Speed, compiler: str = "inductor
     if speed.channels_last_vae:
         vae.to(memory_format=torch.channels_last)
     if speed.compiled_blocks:
-        transformer.compile_repeated_blocks(fullgraph=True, backend=compiler)
+        transformer.compile_repeated_blocks(fullgraph=True, backend=compiler, recompile_limit=RECOMPILE_LIMIT)

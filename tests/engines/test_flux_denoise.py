@@ -1,8 +1,10 @@
 """The sampling loop: diffusers' latents in fp32, a straight line of arithmetic, full precision, branches apart."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -186,3 +188,23 @@ def test_a_cancelled_job_takes_no_further_step() -> None:
     with pytest.raises(Cancelled):
         denoise(transformer(), noise(WIDTH, HEIGHT, 7), BETA, Branch(words(1)), 3.5, on_step=cancel)
     assert taken == [1, 2]
+
+
+def test_calls_side_by_side_on_one_model_keep_their_times_apart() -> None:
+    """Each step of all begins only once all have come to it, so that their calls overlap."""
+    schedules = [tuple(float(sigma) for sigma in schedule("simple", 3, denoise=1 - 0.2 * each)) for each in range(4)]
+    expected = [sample(sigmas) for sigmas in schedules]
+    together = Barrier(len(schedules), timeout=60)
+
+    @contextmanager
+    def around(_step: int, _sigma: float) -> Iterator[None]:
+        together.wait()
+        yield
+
+    def alongside(sigmas: tuple[float, ...]) -> Tensor:
+        return denoise(transformer(), noise(WIDTH, HEIGHT, 7), sigmas, Branch(words(1), around), 3.5)
+
+    for _ in range(3):
+        with ThreadPoolExecutor(len(schedules)) as threads:
+            found = list(threads.map(alongside, schedules))
+        assert max((one - other).abs().max() for one, other in zip(found, expected, strict=True)) < 1e-5
