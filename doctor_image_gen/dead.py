@@ -19,6 +19,7 @@ from shared.contracts.base import Parameters, invalid_input
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.errors import InvalidInput
 from shared.jobs.port import FiledLetter, Job, LetterFilter, LetterGroup
+from shared.models.policy import LicencePolicy
 
 PAGE: Final = 100
 
@@ -45,7 +46,8 @@ class DeadLetters:
     """The dead letters of a deployment.
 
     Filters are keywords, the fields of LetterFilter; only open letters count unless `state` says otherwise. `by` says
-    who replays or discards: at most 100 characters; user and host where absent.
+    who replays or discards: at most 100 characters; user and host where absent. What `licence_policy` forbids is not
+    replayed.
     """
 
     def __init__(
@@ -54,19 +56,22 @@ class DeadLetters:
         *,
         by: str | None = None,
         may_replay: bool = True,
+        licence_policy: LicencePolicy = "research",
         pause: Callable[[float], None] = sleep,
     ) -> None:
         self._connections = connections
         self._jobs = connections.jobs
         self._may_replay = may_replay
         self._pause = pause
-        self._replayer = Replayer(connections, (by or _whoever_this_is())[:100], pause=pause)
+        name = (by or _whoever_this_is())[:100]
+        self._replayer = Replayer(connections, name, licence_policy=licence_policy, pause=pause)
 
     @classmethod
     def open(cls, settings: Settings | None = None, *, by: str | None = None) -> Self:
         """On connections of its own, which `close` or the end of a `with` gives back."""
         settings = settings or Settings.load()
-        return cls(Connections.open(settings), by=by, may_replay=not settings.embedded)
+        policy = settings.generation.licence_policy
+        return cls(Connections.open(settings), by=by, may_replay=not settings.embedded, licence_policy=policy)
 
     def list(self, **wanted: str | None) -> tuple[LetterGroup, ...]:
         """The letters grouped by stage, error and fingerprint, the largest group first."""

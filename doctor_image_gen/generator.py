@@ -137,7 +137,7 @@ class DoctorImageGenerator:
     @property
     def dead(self) -> DeadLetters:
         """What could not be worked off: to be listed, shown, replayed, discarded, exported, imported."""
-        return DeadLetters(self._opened().connections)
+        return DeadLetters(self._opened().connections, licence_policy=self._settings.generation.licence_policy)
 
     def close(self) -> None:
         """End the pipeline's threads and connections. The next call opens them again."""

@@ -12,6 +12,8 @@ from shared.contracts.base import now
 from shared.contracts.errors import InvalidInput, Permanent, QueueFull
 from shared.contracts.step import StepMessage
 from shared.jobs.port import FiledLetter, LetterState
+from shared.models.catalogue import load_models
+from shared.models.policy import LicencePolicy, check_licences
 from shared.worker.operation import Operation
 
 FULL_PAUSE_S: Final = 1.0
@@ -66,6 +68,7 @@ class Replayer:
     connections: Connections
     by: str
     operations: Mapping[str, Operation] = field(default_factory=lambda: OPERATIONS)
+    licence_policy: LicencePolicy = "research"
     pause: Callable[[float], None] = sleep
 
     def replays(self, chosen: Iterable[FiledLetter], wish: Wish, pace: Pace, *, dry_run: bool) -> Iterator[Outcome]:
@@ -92,6 +95,9 @@ class Replayer:
         try:
             self.check_not_erased(letter.subject)
             plan = plan_replay(letter, job, wish, self.by, now(), self.operations)
+            if plan.message is not None:
+                ahead = plan.message.steps[plan.message.cursor :]
+                check_licences(load_models(), self.licence_policy, ahead, allowed_engines=())
         except GoneOnError as reason:
             if not dry_run:
                 self.discard(filed)

@@ -124,14 +124,16 @@ def _count(dead: DeadLetters, arguments: argparse.Namespace) -> int:
 def _where_steps_are_worked_off(arguments: argparse.Namespace) -> Iterator[tuple[DeadLetters, Client | None]]:
     """The embedded pipeline is run for as long as the replayed jobs take; elsewhere workers are at work."""
     settings = Settings.load()
+    policy = settings.generation.licence_policy
     if settings.embedded and not arguments.dry_run:
         with Stack(settings) as stack:
-            client = Client(stack.connections, settings.photo_limits, stack.check)
-            yield DeadLetters(stack.connections), client
+            watching = Client(stack.connections, settings.photo_limits, stack.check)
+            yield DeadLetters(stack.connections, licence_policy=policy), watching
         return
     with closing(Connections.open(settings)) as connections:
         wait = arguments.wait and not arguments.dry_run
-        yield DeadLetters(connections), Client(connections, settings.photo_limits) if wait else None
+        client = Client(connections, settings.photo_limits) if wait else None
+        yield DeadLetters(connections, licence_policy=policy), client
 
 
 def _tell(outcomes: Iterator[Outcome], *, as_json: bool) -> tuple[Counter[str], dict[str, int], DoctorGenError | None]:

@@ -228,6 +228,18 @@ def test_a_letter_that_cannot_be_replayed_like_that_stays_open_and_the_others_go
     assert state_of(connections, "raw-1") == "open"
 
 
+def test_what_the_licence_policy_forbids_is_not_replayed(connections: Connections) -> None:
+    """It was filed under another policy, or its replay names another model; the letter stays open."""
+    plain = letter().message
+    assert plain is not None
+    steps = [step.model_copy(update={"engine": "flux", "params": {"model": "flux1-dev"}}) for step in plain.steps]
+    file(connections, letter(message=plain.model_copy(update={"steps": tuple(steps)})))
+    with pytest.raises(InvalidInput, match=r"policy here is 'commercial'.*step 'two' needs flux1-dev"):
+        DeadLetters(connections, licence_policy="commercial").replay("letter-1")
+    assert state_of(connections, "letter-1") == "open"
+    assert DeadLetters(connections, licence_policy="research").replay("letter-1")[0].result == "replayed"
+
+
 def test_where_none_can_be_replayed_the_first_reason_is_raised(connections: Connections, dead: DeadLetters) -> None:
     file(connections, letter(1), letter(2))
     with pytest.raises(InvalidInput, match=r"^from_step: job job-1 has no step 'refine'"):
