@@ -60,6 +60,7 @@ class Raw:
 
     def __init__(self, host: Servers) -> None:
         self._minio = Minio(host.endpoint, host.account.access_key, host.account.secret_key, secure=False)
+        self._bucket = host.bucket
         open_store(host.storage)
         connection = pika.BlockingConnection(pika.URLParameters(host.broker_url))
         self._out, self._in = connection.channel(), connection.channel()
@@ -71,7 +72,7 @@ class Raw:
         """Seconds of each."""
         key, body = f"raw/{number}", secrets.token_bytes(4_000)
         persistent = pika.BasicProperties(delivery_mode=2)
-        put = timed(lambda: self._minio.put_object("bench", key, BytesIO(blob), len(blob)))
+        put = timed(lambda: self._minio.put_object(self._bucket, key, BytesIO(blob), len(blob)))
         get = timed(lambda: self._get(key))
         start = perf_counter()
         self._out.basic_publish("", "bench.raw", body, persistent, mandatory=True)
@@ -82,7 +83,7 @@ class Raw:
         return {"get": get, "put": put, "publish": published - start, "deliver": delivered - start}
 
     def _get(self, key: str) -> None:
-        response = self._minio.get_object("bench", key)
+        response = self._minio.get_object(self._bucket, key)
         response.read()
         response.close()
         response.release_conn()

@@ -20,7 +20,7 @@ class Servers:
     broker_url: str
     endpoint: str
     account: S3Account
-    bucket: str = "bench"
+    bucket: str
 
     @property
     def storage(self) -> StorageSettings:
