@@ -7,8 +7,8 @@ from pydantic import JsonValue
 from services.identity.choose import choose_face
 from services.identity.fuse import fuse
 from services.identity.measure import measure, refuse_unusable
+from services.identity.picks import picks_of
 from services.identity.stage import EncodeParams
-from shared.contracts.errors import InvalidInput
 from shared.contracts.identity import FaceMeasure, IdentityRecord
 from shared.vision.align import aligned_crop
 from shared.vision.codec import Image, decode
@@ -17,7 +17,6 @@ from shared.vision.faces import Face, FaceFinder
 from shared.vision.output import image_output
 from shared.worker.operation import Outcome, Output, Work
 
-_MOST_PHOTOS = 5
 _FACE_CROP_PX = 512
 
 
@@ -36,7 +35,7 @@ class PortableEncoder:
             InvalidInput: a photo cannot be used, or the photos show different people.
         """
         photos = work.inputs["photos"]
-        picks = _picks(work.params.faces, len(photos))
+        picks = picks_of(work.params.faces, len(photos), "the photo shows one person only")
         images: list[Image] = []
         found: list[Face] = []
         faces: list[FaceMeasure] = []
@@ -60,18 +59,6 @@ class PortableEncoder:
             },
             facts=_facts(record),
         )
-
-
-def _picks(faces: tuple[int | None, ...], photos: int) -> tuple[int | None, ...]:
-    if not 1 <= photos <= _MOST_PHOTOS:
-        raise InvalidInput("photos", f"{photos} photos", f"Hand in 1 to {_MOST_PHOTOS} photos.")
-    if faces and len(faces) != photos:
-        raise InvalidInput(
-            "faces",
-            f"{len(faces)} entries for {photos} photo{'' if photos == 1 else 's'}",
-            "Give one entry a photo (null where the photo shows one person only), or none at all.",
-        )
-    return faces or (None,) * photos
 
 
 def _facts(record: IdentityRecord) -> dict[str, JsonValue]:
