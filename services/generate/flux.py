@@ -1,6 +1,5 @@
 """The GPU engine of generate.text_to_image: FLUX paints the scene from words, PuLID holds it to the subject's face."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,16 +23,13 @@ from shared.flux.pulid.weights import Pulid, load_pulid, published
 from shared.flux.schedules import shift_for, sigmas
 from shared.flux.text import EncoderPaths, PromptEmbedding, PromptEncoder, load_encoders
 from shared.models.catalogue import load_models
-from shared.models.device import require_device, torch_facts
+from shared.models.device import require_device, torch_facts, wanted_device
 from shared.models.lock import pin_of, read_pins
 from shared.models.settings import models_folder
 from shared.models.shelf import Shelf
 from shared.storage.digest import sha256
 from shared.vision.output import image_output
 from shared.worker.operation import Outcome, Work
-
-DEVICE = "DOCTORGEN_DEVICE"
-"""Environment: `cuda` where absent, `cuda:<index>` or `cpu`."""
 
 INDEX = "model_index.json"
 """What makes a folder a model in diffusers' layout."""
@@ -79,7 +75,7 @@ class FluxGenerate:
         self, folder: Path | None = None, device: str | None = None, pulid: Callable[[], Pulid] = published
     ) -> None:
         self._folder = folder or models_folder()
-        self._device = device or os.environ.get(DEVICE, "cuda")
+        self._device = device or wanted_device()
         self._dtype = torch.float32 if self._device == "cpu" else torch.bfloat16
         self._build_pulid = pulid
         self._digests: dict[str, str] | None = None

@@ -4,7 +4,6 @@ Source: PuLID for FLUX (Guo et al. 2024), `get_id_embedding` in pulid/pipeline_f
 aligned by antelopev2's own key points and not by those of a second detector, which may find another face.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from services.identity.antelope import DETECTOR, PACK, RECOGNISER, Antelope, AntelopeFace, locate, open_antelope
 from services.identity.crop512 import TEMPLATE, crop512, crop_matrix, moved
 from services.identity.parsing import grey_on_white, load_parser, parse
+from services.identity.picks import picks_of
 from services.identity.stage import FluxEncodeParams
 from shared.contracts.errors import InvalidInput
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
@@ -26,7 +26,7 @@ from shared.flux.pulid.fusion import fuse
 from shared.flux.pulid.idformer import IDFormer
 from shared.flux.pulid.weights import Pulid, load_pulid, published
 from shared.models.catalogue import ModelCatalogue, load_models
-from shared.models.device import require_device, torch_facts
+from shared.models.device import require_device, torch_facts, wanted_device
 from shared.models.settings import models_folder
 from shared.models.shelf import Shelf
 from shared.vision.boxes import centre, shrunk
@@ -35,9 +35,6 @@ from shared.vision.measures import grey, sharpness
 from shared.vision.output import image_output
 from shared.vision.weights import sha256_of
 from shared.worker.operation import Outcome, Output, Work
-
-DEVICE = "DOCTORGEN_DEVICE"
-"""Environment: `cuda` where absent, `cuda:<index>` or `cpu`."""
 
 PULID = "pulid_flux_v0.9.1"
 VISION_TOWER = "EVA02-CLIP-L-336"
@@ -48,7 +45,6 @@ MEDIA_TYPE = "application/x-safetensors"
 LONGEST_PX = 1024
 """Larger photos are reduced first, as for PuLID's training."""
 
-_MOST_PHOTOS = 5
 _AMPLE_WIDTH_PX = 256.0
 _AMPLE_SHARPNESS = 400.0
 _MIDDLE_LEVEL = 127.5
@@ -103,7 +99,7 @@ class FluxEncoder:
             InvalidInput: a photo cannot be used; names it as the caller counts, from 1.
         """
         photos, params = work.inputs["photos"], work.params
-        picks = _picks(params.faces, len(photos))
+        picks = picks_of(params.faces, len(photos), "the largest face is meant")
         seen: list[Seen] = []
         for number, (photo, pick) in enumerate(zip(photos, picks, strict=True), start=1):
             seen.append(look(self._encoders, photo, pick, params, number))
@@ -146,7 +142,7 @@ def open_encoder() -> FluxEncoder:
     Raises:
         Permanent: a file is missing, or the device; says what would help.
     """
-    return encoder_from(Shelf(models_folder()), os.environ.get(DEVICE, "cuda"))
+    return encoder_from(Shelf(models_folder()), wanted_device())
 
 
 def encoder_from(
@@ -273,18 +269,6 @@ def _only(files: Mapping[str, Path]) -> Path:
     """The one file that a model consists of."""
     (path,) = files.values()
     return path
-
-
-def _picks(faces: tuple[int | None, ...], photos: int) -> tuple[int | None, ...]:
-    if not 1 <= photos <= _MOST_PHOTOS:
-        raise InvalidInput("photos", f"{photos} photos", f"Hand in 1 to {_MOST_PHOTOS} photos.")
-    if faces and len(faces) != photos:
-        raise InvalidInput(
-            "faces",
-            f"{len(faces)} entries for {photos} photo{'' if photos == 1 else 's'}",
-            "Give one entry a photo (null where the largest face is meant), or none at all.",
-        )
-    return faces or (None,) * photos
 
 
 def _facts(seen: Sequence[Seen], best: int, params: FluxEncodeParams) -> dict[str, JsonValue]:

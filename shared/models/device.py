@@ -1,5 +1,6 @@
 """A GPU that was asked for and is not there is an error, never a slow run on the CPU without a word."""
 
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -7,6 +8,14 @@ from importlib.util import find_spec
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from shared.contracts.errors import Permanent
+
+DEVICE = "DOCTORGEN_DEVICE"
+"""Environment: where GPU engines compute. `cuda` where absent, `cuda:<index>` or `cpu`."""
+
+
+def wanted_device() -> str:
+    """The device that the environment names."""
+    return os.environ.get(DEVICE, "cuda")
 
 
 class TorchFacts(BaseModel):

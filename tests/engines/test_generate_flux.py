@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import save_file
 
 from doctor_image_gen import recipes
-from services.generate.flux import DEVICE, FluxGenerate, parts
+from services.generate.flux import FluxGenerate, parts
 from services.generate.stage import STAGE, FluxParams
 from shared.contracts.errors import Cancelled, InvalidInput, Permanent
 from shared.flux import tiny
@@ -23,6 +23,7 @@ from shared.flux.pulid.idformer import IDFormer
 from shared.flux.pulid.weights import Pulid
 from shared.flux.schedules import SCHEDULERS
 from shared.models.catalogue import load_models
+from shared.models.device import DEVICE
 from shared.models.lock import Pin, pin, pin_of
 from shared.vision.codec import Image, decode
 from shared.worker.operation import Outcome, Params, Work
