@@ -217,11 +217,17 @@ class Cluster:
         self.nodes = (first, *(RabbitNode(each, joins=first) for each in folders[1:]))
 
     def start(self) -> None:
-        """Start the nodes and wait until all of them are members. Raises RuntimeError as a node's `start` does."""
+        """Start the nodes and wait until all of them are members. Raises RuntimeError as a node's `start` does.
+
+        A node takes connections a moment before its start-up ends. A virtual host made in that moment never comes to be
+        on that node, and the request that made it hangs.
+        """
         first, *others = self.nodes
         first.start()
         with ThreadPoolExecutor(len(others)) as pool:
             list(pool.map(RabbitNode.start, others))
+        for node in self.nodes:
+            node.control("await_startup")
         members = {node["name"] for node in first.api("GET", "/nodes") if node["running"]}
         if members != {node.name for node in self.nodes}:
             raise RuntimeError(f"The cluster did not form; its members are {sorted(members)}.")
