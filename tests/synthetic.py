@@ -1,7 +1,7 @@
 """Stages with trivial operations, to test the pipeline without pictures."""
 
-from collections.abc import Callable
-from typing import Annotated, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Annotated
 
 from pydantic import Field
 
@@ -25,10 +25,11 @@ class AppendParams(Params):
 class Append:
     """Appends a word, the seed if there is one, to its input."""
 
-    models: ClassVar = {"words": "0" * 64}
-
     def __init__(self) -> None:
         self.runs = 0
+
+    def models(self, _: AppendParams) -> Mapping[str, str]:
+        return {"words": "0" * 64}
 
     def run(self, work: Work[AppendParams]) -> Outcome:
         self.runs += 1
@@ -46,7 +47,8 @@ class Append:
 class Judge:
     """Passes everything."""
 
-    models: ClassVar[dict[str, str]] = {}
+    def models(self, _: Params) -> Mapping[str, str]:
+        return {}
 
     def run(self, _: Work[Params]) -> Outcome:
         ran.append("judge")

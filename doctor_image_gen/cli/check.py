@@ -109,6 +109,6 @@ def _scenarios(settings: Settings) -> str:
 def _engine(spec: EngineSpec) -> Probe:
     def probe(_: Settings) -> str:
         import_module(spec.factory.partition(":")[0])
-        return ", ".join(spec.build().models) or "needs no weights"
+        return ", ".join(spec.build().models(spec.params())) or "needs no weights"
 
     return probe

@@ -30,9 +30,10 @@ def check_wiring(recipe: Recipe, operations: Mapping[str, Operation]) -> None:
 
 def _check_inputs(step: RecipeStep, operation: Operation, made: list[str]) -> None:
     field = f"steps.{step.name}.inputs"
-    if set(step.inputs) != set(operation.inputs):
+    if not set(operation.inputs) <= set(step.inputs) <= {*operation.inputs, *operation.optional}:
         found = f"it has {', '.join(step.inputs) or 'none'}"
-        raise InvalidInput(field, found, f"{operation.name} reads {' and '.join(operation.inputs)}.")
+        more = f", and may read {', '.join(operation.optional)}" if operation.optional else ""
+        raise InvalidInput(field, found, f"{operation.name} reads {' and '.join(operation.inputs)}{more}.")
     for name, slot in step.inputs.items():
         if slot not in made:
             raise InvalidInput(f"{field}.{name}", f"no step before makes '{slot}'", nearest(slot, made))

@@ -40,8 +40,8 @@ ROOM_FOR_ALL_BYTES = 44 * 10**9
 WORKING_BYTES = 8 * 10**9
 """What a run takes on the device beside the transformer's weights: PuLID, autoencoder, activations at 2048 x 2048."""
 
-PLACE, ROLE = "generate.text_to_image/flux", "transformer"
-"""How the catalogue names this engine, and what a step's `model` is."""
+ROLE = "transformer"
+"""What a step's `model` is."""
 
 _SHOWN_FROM, _SHOWN_TO = 0.05, 0.95
 """The sampling's part of the progress."""
@@ -78,27 +78,25 @@ class FluxGenerate:
         self._device = device or wanted_device()
         self._dtype = torch.float32 if self._device == "cpu" else torch.bfloat16
         self._build_pulid = pulid
-        self._digests: dict[str, str] | None = None
+        self._digests: dict[str, str] = {}
         self._model = ""
         self._prompts: PromptEncoder | None = None
         self._painter: _Painter | None = None
         self._attachment: Attachment | None = None
         self._identity_model = ""
 
-    @property
-    def models(self) -> Mapping[str, str]:
-        """All models in the folder that this engine could use, since its steps name theirs."""
-        if self._digests is None:
-            catalogue = load_models()
-            used = [model for model in catalogue.values() if PLACE in model.used_by]
-            known = {model.name for model in used}
-            known |= {
-                one.name for model in used if model.role == ROLE for one in catalogue.with_requirements(model.name)
-            }
-            own = {path.parent.name for path in self._folder.glob(f"*/{INDEX}")}
-            found = {name: _digest(self._folder / name) for name in sorted(known | own)}
-            self._digests = {name: digest for name, digest in found.items() if digest is not None}
-        return self._digests
+    def models(self, params: FluxParams) -> Mapping[str, str]:
+        """Those of them that are there; `run` says which is missing."""
+        catalogue = load_models()
+        names = [params.model, params.identity_model]
+        if params.model in catalogue:
+            names = [*(one.name for one in catalogue.with_requirements(params.model)), params.identity_model]
+        for name in names:
+            if name not in self._digests:
+                digest = _digest(self._folder / name)
+                if digest is not None:
+                    self._digests[name] = digest
+        return {name: self._digests[name] for name in names if name in self._digests}
 
     def run(self, work: Work[FluxParams]) -> Outcome:
         params = work.params

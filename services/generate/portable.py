@@ -29,8 +29,7 @@ class PortableGenerate:
     def __init__(self) -> None:
         self._segmenter = PersonSegmenter()
 
-    @property
-    def models(self) -> Mapping[str, str]:
+    def models(self, _: ComposeParams) -> Mapping[str, str]:
         return self._segmenter.models
 
     def run(self, work: Work[ComposeParams]) -> Outcome:

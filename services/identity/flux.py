@@ -86,11 +86,14 @@ class FluxEncoder:
 
     def __init__(self, encoders: Encoders, models: Mapping[str, str]) -> None:
         self._encoders = encoders
-        self.models = models
+        self._models = models
         shape = encoders.tower.shape
         with torch.inference_mode():
             patches = (shape.image_size // shape.patch_size) ** 2
             self._nobody = encoders.idformer.unconditional(vit_tokens=patches + 1)[0]
+
+    def models(self, _: FluxEncodeParams) -> Mapping[str, str]:
+        return self._models
 
     def run(self, work: Work[FluxEncodeParams]) -> Outcome:
         """Outputs `identity` (a PulidIdentity) and `face` (the best photo's face, upright, 512 x 512, PNG).

@@ -26,7 +26,9 @@ class PortableEncoder:
     def __init__(self) -> None:
         self._finder = FaceFinder()
         self._encoder = FaceEncoder()
-        self.models: Mapping[str, str] = {**self._finder.models, **self._encoder.models}
+
+    def models(self, _: EncodeParams) -> Mapping[str, str]:
+        return {**self._finder.models, **self._encoder.models}
 
     def run(self, work: Work[EncodeParams]) -> Outcome:
         """Outputs `identity` (an IdentityRecord) and `face` (the best photo's face, upright, 512 x 512, PNG).

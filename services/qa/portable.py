@@ -21,7 +21,9 @@ class PortableScorer:
     def __init__(self) -> None:
         self._finder = FaceFinder()
         self._encoder = FaceEncoder()
-        self.models: Mapping[str, str] = {**self._finder.models, **self._encoder.models}
+
+    def models(self, _: ScoreParams) -> Mapping[str, str]:
+        return {**self._finder.models, **self._encoder.models}
 
     def run(self, work: Work[ScoreParams]) -> Outcome:
         """Output `verdict` (a Verdict).

@@ -16,8 +16,7 @@ from shared.worker.operation import Outcome, Work
 class PortablePhotoreal:
     """Finishes a picture in Lab. Uses no weights."""
 
-    @property
-    def models(self) -> Mapping[str, str]:
+    def models(self, _: PhotorealParams) -> Mapping[str, str]:
         return {}
 
     def run(self, work: Work[PhotorealParams]) -> Outcome:

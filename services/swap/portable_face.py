@@ -20,8 +20,7 @@ class PortableFace:
     def __init__(self) -> None:
         self._finder = FaceFinder()
 
-    @property
-    def models(self) -> Mapping[str, str]:
+    def models(self, _: FaceParams) -> Mapping[str, str]:
         return self._finder.models
 
     def run(self, work: Work[FaceParams]) -> Outcome:

@@ -24,8 +24,7 @@ class PortableFaceDetail:
     def __init__(self) -> None:
         self._finder = FaceFinder()
 
-    @property
-    def models(self) -> Mapping[str, str]:
+    def models(self, _: FaceDetailParams) -> Mapping[str, str]:
         return self._finder.models
 
     def run(self, work: Work[FaceDetailParams]) -> Outcome:

@@ -24,8 +24,7 @@ class PortableHands:
     def __init__(self) -> None:
         self._finder = HandFinder()
 
-    @property
-    def models(self) -> Mapping[str, str]:
+    def models(self, _: HandsParams) -> Mapping[str, str]:
         return self._finder.models
 
     def run(self, work: Work[HandsParams]) -> Outcome:

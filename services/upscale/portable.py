@@ -16,8 +16,7 @@ _SHARPENED_SHARE = 0.45
 class PortableImage:
     """Enlarges by Lanczos resampling. Uses no weights."""
 
-    @property
-    def models(self) -> Mapping[str, str]:
+    def models(self, _: ImageParams) -> Mapping[str, str]:
         return {}
 
     def run(self, work: Work[ImageParams]) -> Outcome:

@@ -39,6 +39,10 @@ class Work(Generic[P]):
         (blob,) = self.inputs[name]
         return blob
 
+    def perhaps(self, name: str) -> bytes | None:
+        """The single blob of an optional input; None where the recipe does not give it."""
+        return self.one(name) if name in self.inputs else None
+
 
 @dataclass(frozen=True)
 class Output:
@@ -60,9 +64,8 @@ class Outcome:
 class Engine(Protocol[P]):
     """How an operation is done. Built once in a worker's life; `run` is a pure function of its work."""
 
-    @property
-    def models(self) -> Mapping[str, str]:
-        """The weights it uses: name to SHA-256. Part of the step key."""
+    def models(self, params: P, /) -> Mapping[str, str]:
+        """The weights that a step with these parameters uses: name to SHA-256. Part of the step key."""
 
     def run(self, work: "Work[P]") -> Outcome:
         """Do the step.
@@ -102,7 +105,10 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing a stage can do. Raise `version` whenever the same inputs would give other bytes."""
+    """One thing a stage can do. Raise `version` whenever the same inputs would give other bytes.
+
+    A recipe's step must have all `inputs` and may have any of the `optional` ones.
+    """
 
     name: str
     version: int
@@ -110,6 +116,7 @@ class Operation:
     outputs: tuple[str, ...]
     seeded: bool
     engines: Mapping[str, EngineSpec]
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

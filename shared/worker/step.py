@@ -41,6 +41,7 @@ class Prepared:
     engine: Engine[Params]
     smaller_plans: int
     params: Params
+    models: Mapping[str, str]
     inputs: Mapping[str, tuple[ArtifactRef, ...]]
     key: Digest
 
@@ -109,8 +110,9 @@ def prepare(message: StepMessage, engines: Engines) -> Prepared:
         )
     inputs = {name: message.artifacts[slot] for name, slot in step.inputs.items()}
     digests = {name: tuple(ref.sha256 for ref in refs) for name, refs in inputs.items()}
-    key = step_key(step, engine.models, digests)
-    return Prepared(message, engine, spec.smaller_plans, params, inputs, key)
+    models = dict(engine.models(params))
+    key = step_key(step, models, digests)
+    return Prepared(message, engine, spec.smaller_plans, params, models, inputs, key)
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def perform(prepared: Prepared, context: StepContext) -> tuple[Manifest, bool]:
         operation=message.step.operation,
         operation_version=message.step.operation_version,
         engine=message.step.engine,
-        models=dict(prepared.engine.models),
+        models=dict(prepared.models),
         params=message.step.params,
         seed=message.step.seed,
         inputs={name: tuple(ref.sha256 for ref in refs) for name, refs in prepared.inputs.items()},

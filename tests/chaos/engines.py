@@ -1,5 +1,6 @@
 """The engines of the chaos stages: real operations on real, small pictures. The same inputs give the same bytes."""
 
+from collections.abc import Mapping
 from time import sleep
 from typing import ClassVar
 
@@ -36,9 +37,11 @@ def resized(image: Image, side: int) -> Image:
 class PictureEngine:
     """Waits as told, half of it before the picture is made and half after, and tells of progress between."""
 
-    models: ClassVar[dict[str, str]] = {}
     output: ClassVar[str] = "image"
     kind: ClassVar[ArtifactKind] = "intermediate"
+
+    def models(self, _: PictureParams) -> Mapping[str, str]:
+        return {}
 
     def run(self, work: Work[PictureParams]) -> Outcome:
         """Do the step."""
@@ -117,7 +120,8 @@ class Double(PictureEngine):
 class Judge:
     """How near the picture's mean colour is to the identity's."""
 
-    models: ClassVar[dict[str, str]] = {}
+    def models(self, _: PictureParams) -> Mapping[str, str]:
+        return {}
 
     def run(self, work: Work[PictureParams]) -> Outcome:
         """Judge."""

@@ -255,15 +255,21 @@ def test_progress_rises_step_by_step_and_a_cancelled_job_goes_no_further(engine:
     assert len(told) == 3
 
 
+TINY = FluxParams(model="tiny")
+
+
 def test_models_are_named_by_the_digest_of_their_files(folder: Path, tmp_path: Path) -> None:
-    engine = fresh(folder)
-    assert set(engine.models) == {"tiny", "pulid_flux_v0.9.0", "pulid_flux_v0.9.1"}
+    models = fresh(folder).models(TINY)
+    assert set(models) == {"tiny", "pulid_flux_v0.9.1"}
+    older = TINY.model_copy(update={"identity_model": "pulid_flux_v0.9.0"})
+    assert set(fresh(folder).models(older)) == {"tiny", "pulid_flux_v0.9.0"}
     pulid = folder / "pulid_flux_v0.9.1" / "pulid_flux_v0.9.1.safetensors"
-    assert engine.models["pulid_flux_v0.9.1"] == pin_of(pulid).sha256
+    assert models["pulid_flux_v0.9.1"] == pin_of(pulid).sha256
     tiny.write(tmp_path / "tiny")
     tiny.write(tmp_path / "other", seed=1)
-    elsewhere = fresh(tmp_path).models
-    assert elsewhere["tiny"] == engine.models["tiny"] != elsewhere["other"]
+    elsewhere = fresh(tmp_path)
+    other = TINY.model_copy(update={"model": "other"})
+    assert elsewhere.models(TINY)["tiny"] == models["tiny"] != elsewhere.models(other)["other"]
 
 
 def test_a_pinned_file_is_not_read_again(tmp_path: Path) -> None:
@@ -272,13 +278,13 @@ def test_a_pinned_file_is_not_read_again(tmp_path: Path) -> None:
     file = tmp_path / name / f"{name}.safetensors"
     file.write_bytes(b"weights")
     pin(tmp_path, name, {file.name: Pin(sha256="a" * 64, size=7)})
-    assert fresh(tmp_path).models == {name: "a" * 64}
+    assert fresh(tmp_path).models(TINY) == {name: "a" * 64}
     file.write_bytes(b"other weights")
-    assert fresh(tmp_path).models == {name: pin_of(file).sha256}
+    assert fresh(tmp_path).models(TINY) == {name: pin_of(file).sha256}
 
 
 def test_where_no_weights_are_there_are_no_models(tmp_path: Path) -> None:
-    assert fresh(tmp_path / "nothing").models == {}
+    assert fresh(tmp_path / "nothing").models(TINY) == {}
 
 
 def test_the_folder_and_the_device_are_those_of_the_settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +293,7 @@ def test_the_folder_and_the_device_are_those_of_the_settings(folder: Path, monke
     operation = STAGE.operation("generate.text_to_image")
     assert operation is not None
     built = operation.engines["flux"].build()
-    assert "tiny" in built.models
+    assert "tiny" in built.models(TINY)
     asked = work(steps=1)
     assert picture(built.run(Work[Params](asked.params, asked.inputs, asked.seed))).shape == (64, 64, 3)
 

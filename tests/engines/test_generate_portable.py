@@ -114,7 +114,7 @@ def test_stage_names_an_engine_that_can_be_built() -> None:
     operation = STAGE.operation("generate.text_to_image")
     assert operation is not None
     assert operation.seeded
-    assert dict(operation.engines["portable"].build().models) == dict(engine().models)
+    assert operation.engines["portable"].build().models(ComposeParams()) == engine().models(ComposeParams())
 
 
 def test_parameters_cross_the_wire() -> None:

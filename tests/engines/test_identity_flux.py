@@ -406,7 +406,7 @@ def test_the_engine_is_built_from_the_models_folder(shelf: tuple[Shelf, ModelCat
     assert once.id.shape == TOKENS
     torch.testing.assert_close(once.uncond, identity(alone).uncond)
     folder = shelf[0].folder
-    assert loaded.models == {
+    assert loaded.models(FluxEncodeParams()) == {
         PULID: sha256((folder / PULID / f"{PULID}.safetensors").read_bytes()),
         VISION_TOWER: sha256((folder / VISION_TOWER / "EVA02_CLIP_L_336_psz14_s6B.safetensors").read_bytes()),
         PARSER: sha256((folder / PARSER / "parsing_bisenet.safetensors").read_bytes()),

@@ -52,8 +52,9 @@ def test_the_stage_builds_its_engine() -> None:
     assert operation is not None
     engine = operation.engines["portable"].build()
     assert isinstance(engine, PortableEncoder)
-    assert set(engine.models) == set(identity_engine().models)
-    assert len(engine.models) == 5
+    models = engine.models(EncodeParams())
+    assert set(models) == set(identity_engine().models(EncodeParams()))
+    assert len(models) == 5
 
 
 def test_a_photo_becomes_an_identity_and_a_face() -> None:

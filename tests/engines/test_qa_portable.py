@@ -37,7 +37,8 @@ def test_the_stage_builds_its_engine() -> None:
     assert operation is not None
     engine = operation.engines["portable"].build()
     assert isinstance(engine, PortableScorer)
-    assert engine.models == qa_engine().models == identity_engine().models
+    models = engine.models(ScoreParams())
+    assert models == qa_engine().models(ScoreParams()) == identity_engine().models(EncodeParams())
 
 
 def test_the_subjects_own_photo_passes() -> None:

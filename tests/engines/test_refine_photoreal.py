@@ -19,7 +19,7 @@ NOTHING = PhotorealParams(tone=0.0, clarity=0.0, grain=0.0)
 def test_the_stage_offers_one_seeded_operation_whose_engine_uses_no_weights() -> None:
     (operation,) = STAGE.operations
     assert (operation.name, operation.seeded) == ("refine.photoreal", True)
-    assert operation.engines["portable"].build().models == {}
+    assert operation.engines["portable"].build().models(PhotorealParams()) == {}
 
 
 @pytest.mark.parametrize(("name", "value"), [("tone", 1.5), ("grain", -1.0), ("grain_size", 9.0), ("glow", 1.0)])

@@ -16,9 +16,10 @@ def test_the_stage_offers_the_three_swap_operations_and_none_is_seeded() -> None
 
 @pytest.mark.parametrize("operation", STAGE.operations, ids=lambda operation: operation.name)
 def test_every_engine_can_be_built_and_names_its_weights(operation: Operation) -> None:
-    engine = operation.engines["portable"].build()
-    assert engine.models
-    assert all(len(digest) == 64 for digest in engine.models.values())
+    spec = operation.engines["portable"]
+    models = spec.build().models(spec.params())
+    assert models
+    assert all(len(digest) == 64 for digest in models.values())
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def edge(low: int = 60, high: int = 190) -> Image:
 def test_the_stage_offers_one_unseeded_operation_whose_engine_uses_no_weights() -> None:
     (operation,) = STAGE.operations
     assert (operation.name, operation.seeded) == ("upscale.image", False)
-    assert operation.engines["portable"].build().models == {}
+    assert operation.engines["portable"].build().models(ImageParams()) == {}
 
 
 @pytest.mark.parametrize(
