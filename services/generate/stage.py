@@ -1,8 +1,8 @@
 """What the generate stage can do: the subject in a scene."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from shared.contracts.base import Fraction
 from shared.contracts.brief import PROMPT_LIMIT_CHARACTERS
@@ -33,6 +33,44 @@ class ComposeParams(Params):
     direction_match: Fraction = Field(default=0.7, description="how far the subject is lit from the scene's key light")
     light_wrap: Fraction = Field(default=0.5, description="glow of the scene over the subject's outline")
     restoration: Fraction = Field(default=0.35, description="sharpening of an enlarged photo")
+
+
+class Control(Params):
+    """A drawing that the scene is to follow: the picture at `control`, `control_2` or `control_3`, in this order."""
+
+    kind: Literal["canny", "openpose", "depth", "scribble", "seg"] = Field(description="what the drawing is")
+    model: ModelName = Field(default="flux-controlnet-union-pro-2.0", description="the ControlNet's weights")
+    strength: Annotated[float, Field(ge=0.0, le=2.0)] = 0.7
+    start: Fraction = Field(default=0.0, description="share of the steps before it acts")
+    end: Fraction = Field(default=0.8, description="share of the steps after which it no longer acts")
+    from_picture: bool = Field(
+        default=False, description="the picture is an ordinary one, and its edges are drawn first (canny, scribble)"
+    )
+
+
+class Lora(Params):
+    """An adapter of the transformer's weights."""
+
+    model: ModelName = Field(description="folder of its weights, below the models folder")
+    strength: Annotated[float, Field(ge=-2.0, le=2.0)] = 1.0
+
+
+class Region(Params):
+    """Where in the picture one of several people is to be, in shares of its width and height."""
+
+    left: Fraction
+    top: Fraction = 0.0
+    right: Fraction
+    bottom: Fraction = 1.0
+    feather: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
+        default=0.05, description="width of the soft edge, a share of the picture's longer side"
+    )
+
+    @model_validator(mode="after")
+    def _has_an_area(self) -> Self:
+        if self.left >= self.right or self.top >= self.bottom:
+            raise ValueError("a region's right is above its left, and its bottom above its top")
+        return self
 
 
 class FluxParams(Params):
@@ -73,6 +111,60 @@ class FluxParams(Params):
     identity_start_step: Annotated[int, Field(ge=0, le=200)] = Field(
         default=0, description="the first step in which the identity acts; 4 of 28 is advised for photographs"
     )
+    regions: Annotated[tuple[Region, ...], Field(max_length=4)] = Field(
+        default=(), description="one for each identity, in the order of the inputs; none for one person everywhere"
+    )
+    controls: Annotated[tuple[Control, ...], Field(max_length=3)] = Field(
+        default=(), description="one for each control picture, in the order of the inputs"
+    )
+    style_model: ModelName = Field(
+        default="flux-ip-adapter", description="reads the picture at `style`, if one is given"
+    )
+    style_weight: Annotated[float, Field(ge=0.0, le=2.0)] = Field(
+        default=0.6, description="how strongly the picture follows the one at `style`"
+    )
+    loras: Annotated[tuple[Lora, ...], Field(max_length=4)] = ()
+
+
+class FluxImageParams(FluxParams):
+    """The same, from a picture instead of from noise alone."""
+
+    denoise: Annotated[float, Field(ge=0.01, le=1.0)] = Field(
+        default=0.6, description="how much is painted anew: 1 is everything"
+    )
+    schedule_cut: Literal["comfy", "strength"] = Field(
+        default="comfy",
+        description="comfy takes the last `steps` of a longer schedule; strength, as diffusers, takes fewer steps",
+    )
+
+
+class EditParams(Params):
+    """How an editing model, which sees the subject's photos beside the prompt, makes the picture."""
+
+    prompt: Annotated[str, Field(max_length=PROMPT_LIMIT_CHARACTERS)] = Field(
+        default="", description="what the picture is to show"
+    )
+    negative_prompt: Annotated[str, Field(max_length=2 * PROMPT_LIMIT_CHARACTERS)] = Field(
+        default="", description="what it is not to show; acts where cfg is not 1, and the model takes one"
+    )
+    width: FluxSide = Field(default=1024, description="pixels, a multiple of 16")
+    height: FluxSide = Field(default=1024, description="pixels, a multiple of 16")
+    steps: Annotated[int, Field(ge=1, le=200)] = 28
+    guidance: Annotated[float, Field(ge=0.0, le=20.0)] = Field(
+        default=2.5, description="the distilled guidance that the model is told, where it takes one"
+    )
+    cfg: Annotated[float, Field(ge=1.0, le=20.0)] = Field(
+        default=1.0, description="true classifier-free guidance; other than 1 it doubles the time"
+    )
+    identity_weight: Annotated[float, Field(ge=0.0, le=3.0)] = Field(
+        default=1.0, description="as a scenario states it for PuLID; these models know no such thing and ignore it"
+    )
+
+
+IDENTITIES = ("identity", "identity_2", "identity_3", "identity_4")
+CONTROLS = ("control", "control_2", "control_3")
+EXTRA = (*IDENTITIES[1:], *CONTROLS, "style")
+"""Inputs that only some recipes give: further people, drawings to follow, a picture to take the style from."""
 
 
 STAGE = Stage(
@@ -82,6 +174,7 @@ STAGE = Stage(
             name="generate.text_to_image",
             version=1,
             inputs=("photos", "identity"),
+            optional=EXTRA,
             outputs=("image",),
             seeded=True,
             engines={
