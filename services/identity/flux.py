@@ -21,9 +21,10 @@ from services.identity.picks import picks_of
 from services.identity.stage import FluxEncodeParams
 from shared.contracts.errors import InvalidInput
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
-from shared.flux.pulid.eva import EvaShape, EvaTower, identity_condition, load_eva, prepare
+from shared.flux.pulid.eva import EvaTower, identity_condition, load_eva, prepare
 from shared.flux.pulid.fusion import fuse
 from shared.flux.pulid.idformer import IDFormer
+from shared.flux.pulid.index import EvaShape
 from shared.flux.pulid.weights import Pulid, load_pulid, published
 from shared.models.catalogue import ModelCatalogue, load_models
 from shared.models.device import require_device, torch_facts, wanted_device

@@ -29,9 +29,10 @@ from services.identity.parsing import CLASSES, FaceParser, grey_on_white, parse
 from services.identity.stage import STAGE, FluxEncodeParams
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.pulid.artifact import PulidIdentity, load_identity
-from shared.flux.pulid.eva import EvaShape, EvaTower
+from shared.flux.pulid.eva import EvaTower
 from shared.flux.pulid.fusion import Fusion
 from shared.flux.pulid.idformer import IDFormer
+from shared.flux.pulid.index import EvaShape
 from shared.flux.pulid.weights import Pulid
 from shared.models.catalogue import ModelCatalogue
 from shared.models.catalogue import parse as read_catalogue

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, linear, silu
 
 from shared.contracts.errors import Permanent
-from shared.flux.pulid.eva import MEAN, STD, EvaShape, EvaTower, identity_condition, load_eva, prepare, to_timm
+from shared.flux.pulid.eva import MEAN, STD, EvaTower, identity_condition, load_eva, prepare, to_timm
+from shared.flux.pulid.index import EvaShape
 
 TINY = EvaShape(
     image_size=28, patch_size=7, width=24, depth=6, heads=3, projected=10, reference_grid=3, taps=(1, 2, 3, 4, 6)

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, load_identity, save_identity
 from shared.flux.pulid.attention import PerceiverAttentionCA
-from shared.flux.pulid.eva import EvaShape, EvaTower, identity_condition, prepare
+from shared.flux.pulid.eva import EvaTower, identity_condition, prepare
 from shared.flux.pulid.fusion import Fusion, fuse
 from shared.flux.pulid.idformer import IDFormer
+from shared.flux.pulid.index import EvaShape
 
 SHAPE = EvaShape(
     image_size=28, patch_size=7, width=24, depth=6, heads=3, projected=10, reference_grid=3, taps=(1, 2, 3, 4, 6)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from timm.models.eva import Eva, checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from shared.contracts.errors import Permanent
+from shared.flux.pulid.index import EvaShape
 from shared.flux.pulid.weights import check_layout, shapes, tensors
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -24,23 +24,6 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 TOWER = "visual."
 RESIZABLE = ("pos_embed", "patch_embed.proj.weight")
 """What timm's converter would resample in silence, where another size means another model."""
-
-
-class EvaShape(BaseModel):
-    """The tower's measures. The defaults are those of EVA02-CLIP-L-14-336; others are for tests."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    image_size: int = 336
-    patch_size: int = 14
-    width: int = 1024
-    depth: int = 24
-    heads: int = 16
-    projected: int = 768
-    reference_grid: int = 16
-    """The rotary positions run from 0 to this, whatever the number of patches: 224 / 14, as it was pretrained."""
-    taps: tuple[int, ...] = (4, 8, 12, 16, 20)
-    """After which blocks, counted from 1, hidden states are taken."""
 
 
 class EvaFeatures(NamedTuple):
@@ -113,7 +96,7 @@ def load_eva(
             same names. Its text tower is not read.
         dtype: what the tensors are converted to; rotary positions stay fp32.
         device: where they are put.
-        shape: another than the published size is for tests.
+        shape: the published one where None.
 
     Raises:
         Permanent: the file cannot be read, holds no such tower, or a tensor is missing, unexpected or misshapen.
