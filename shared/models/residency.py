@@ -8,7 +8,6 @@ recently used one there is dropped. The bytes of a model that is being moved cou
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -194,7 +193,7 @@ class Residency:
                 dropped += 1
             return dropped
 
-    # From here on up to `prefer`, whoever calls holds the lock, unless a docstring says that it is taken.
+    # From here on, whoever calls holds the lock, unless a docstring says that it is taken.
 
     def _want(self, key: str, loader: Callable[[], Resident[object]]) -> _Entry:
         """The key's entry, with one user more, or the refusal. Takes the lock."""
@@ -402,37 +401,3 @@ def _check_fits(resident: Resident[object], budget: Budget) -> None:
         f"through; models may take {gigabytes(budget.device_bytes)} there and {gigabytes(budget.host_bytes)} here. "
         + (f"What would fit: {plans}." if plans else "No smaller plan of it would fit: it takes a larger machine.")
     )
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A step that waits for a worker of several stages; the steps are kept in the order of their arrival."""
-
-    name: str
-    models: frozenset[str]
-    passed_over: int = 0
-
-
-def prefer(waiting: Sequence[Waiting], resident: AbstractSet[str], bound: int) -> int:
-    """Which waiting step to do next: the first whose models are all there, so that nothing has to be moved.
-
-    A step that younger ones were preferred to `bound` times comes first; where no step's models are there, the oldest
-    one does. Told of with `without` each time, no step is passed over more than `bound` times.
-
-    Args:
-        waiting: at least one, the oldest first.
-        resident: the keys on the device.
-        bound: 0 for strictly one after the other.
-
-    Returns:
-        The place of the step in `waiting`.
-    """
-    due = (place for place, step in enumerate(waiting) if step.passed_over >= bound)
-    ready = (place for place, step in enumerate(waiting) if step.models <= resident)
-    return next(due, next(ready, 0))
-
-
-def without(waiting: Sequence[Waiting], chosen: int) -> tuple[Waiting, ...]:
-    """Those who go on waiting; the ones that are older than the chosen one were passed over once more."""
-    older = (replace(step, passed_over=step.passed_over + 1) for step in waiting[:chosen])
-    return (*older, *waiting[chosen + 1 :])
