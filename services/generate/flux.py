@@ -24,10 +24,8 @@ from shared.flux.schedules import shift_for, sigmas
 from shared.flux.text import EncoderPaths, PromptEmbedding, PromptEncoder, load_encoders
 from shared.models.catalogue import load_models
 from shared.models.device import require_device, torch_facts, wanted_device
-from shared.models.lock import pin_of, read_pins
 from shared.models.settings import models_folder
 from shared.models.shelf import Shelf
-from shared.storage.digest import sha256
 from shared.vision.output import image_output
 from shared.worker.operation import Outcome, Work
 
@@ -93,7 +91,7 @@ class FluxGenerate:
             names = [*(one.name for one in catalogue.with_requirements(params.model)), params.identity_model]
         for name in names:
             if name not in self._digests:
-                digest = _digest(self._folder / name)
+                digest = Shelf(self._folder).own_digest(name)
                 if digest is not None:
                     self._digests[name] = digest
         return {name: self._digests[name] for name in names if name in self._digests}
@@ -250,20 +248,3 @@ def parts(folder: Path, model: str) -> Parts:
     tokenizers = folder / "flux-tokenizers"
     encoders = EncoderPaths(tokenizers / "tokenizer", file("clip_l"), tokenizers / "tokenizer_2", file("t5xxl_fp16"))
     return Parts(file(known.name), file("ae"), encoders)
-
-
-def _digest(folder: Path) -> str | None:
-    """The digest of a model's files, as `shared.models.shelf` reckons it; read through where they are not pinned.
-
-    None where there are none.
-    """
-    pins = read_pins(folder.parent).get(folder.name, {})
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    digests = {}
-    for name in sorted(name for name in files if not any(part.startswith(".") for part in Path(name).parts)):
-        pinned = pins.get(name)
-        fits = pinned is not None and pinned.size == files[name].stat().st_size
-        digests[name] = pinned.sha256 if pinned is not None and fits else pin_of(files[name]).sha256
-    if len(digests) < 2:
-        return next(iter(digests.values()), None)
-    return sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode())

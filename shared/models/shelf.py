@@ -1,6 +1,6 @@
 """What of a model is there, and whether it is what it should be. Nothing here loads a weight."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -153,9 +153,23 @@ class Shelf:
             raise Permanent(
                 f"The digest of {self.path(model, unpinned[0])} is not known: `doctorgen models verify {model.name}`."
             )
-        if len(files) == 1:
-            return pins[files[0]].sha256
-        return sha256("".join(f"{pins[file].sha256}  {file}\n" for file in sorted(files)).encode())
+        return _digest_of({file: pins[file].sha256 for file in files})
+
+    def own_digest(self, name: str) -> str | None:
+        """The digest of all files in a folder of one's own, by the same rule; None where there are none.
+
+        A file that is not pinned, or has another size than its pin, is read through.
+        """
+        root = self.folder / name
+        pins = read_pins(self.folder).get(name, {})
+        digests = {}
+        for path in root.rglob("*"):
+            file = path.relative_to(root)
+            if path.is_file() and not _is_hidden(file):
+                pinned = pins.get(file.as_posix())
+                fits = pinned is not None and pinned.size == path.stat().st_size
+                digests[file.as_posix()] = pinned.sha256 if pinned is not None and fits else pin_of(path).sha256
+        return _digest_of(digests) if digests else None
 
     def _download_findings(self, model: Model, pins: dict[str, Pin]) -> Iterator[Finding]:
         for file in model.files:
@@ -201,7 +215,18 @@ class Shelf:
         root = self.folder / model.name
         files = sorted(path for path in (root / file.folder).rglob("*") if path.is_file())
         paths = [path.relative_to(root) for path in files]
-        return [path.as_posix() for path in paths if not any(part.startswith(HIDDEN) for part in path.parts)]
+        return [path.as_posix() for path in paths if not _is_hidden(path)]
+
+
+def _digest_of(files: Mapping[str, str]) -> str:
+    """Of several files, by path: the digest of their digests' and paths' list. Of one file its own."""
+    if len(files) == 1:
+        return next(iter(files.values()))
+    return sha256("".join(f"{digest}  {file}\n" for file, digest in sorted(files.items())).encode())
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(HIDDEN) for part in path.parts)
 
 
 def _expected(by_size: Finding | None, sha256: str | None) -> str:

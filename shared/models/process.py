@@ -1,0 +1,61 @@
+"""The process's one Residency: every engine in it borrows its models there, so that they keep one budget together.
+
+The budget is worked out at the first call, from what is free then:
+
+- on a CUDA device its free memory less the steps' working memory, and a share of host memory for what waits there;
+- on a CPU both places are the same memory, so each gets half of that share.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from shared.models.device import wanted_device
+from shared.models.memory import WORKING_BYTES, Memory, device_memory, host_memory
+from shared.models.residency import Budget, Figures, Residency
+
+HOST_SHARE = 0.6
+"""Of free host memory: torch rounds each pinned tensor up to a power of two, which makes half as much again of FLUX."""
+
+_lock = threading.Lock()
+_process: list[Residency] = []  # none until the first call, then one; on top of it those that are put in for a while
+
+
+def residency() -> Residency:
+    """The one that is in force; made at the first call."""
+    with _lock:
+        if not _process:
+            _process.append(Residency(budget(_device(), host_memory())))
+        return _process[-1]
+
+
+def figures() -> Figures | None:
+    """What it has done and holds, for a metrics endpoint; None where no engine has asked for it yet. Makes none."""
+    with _lock:
+        return _process[-1].figures() if _process else None
+
+
+@contextmanager
+def use_residency(other: Residency) -> Iterator[Residency]:
+    """Put another in force until the block ends: for tests, and for programs that know their budget better."""
+    with _lock:
+        _process.append(other)
+    try:
+        yield other
+    finally:
+        with _lock:
+            _process.remove(other)
+
+
+def budget(device: Memory | None, host: Memory) -> Budget:
+    """What models may take of a device's memory and of the host's. No device: the CPU computes."""
+    share = int(host.free_bytes * HOST_SHARE)
+    if device is None:
+        return Budget(share // 2, share // 2)
+    return Budget(max(0, device.free_bytes - WORKING_BYTES), share)
+
+
+def _device() -> Memory | None:
+    """Of the device that the environment names; None where it names the CPU, or a GPU that is not there."""
+    kind, _, index = wanted_device().partition(":")
+    return device_memory(int(index) if index.isdecimal() else 0) if kind == "cuda" else None
