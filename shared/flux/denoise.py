@@ -10,11 +10,11 @@ Sources: Y. Lipman et al., "Flow Matching for Generative Modeling", 2022; J. Ho,
 Guidance", 2022; diffusers `FluxPipeline`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers.hooks import HookRegistry
@@ -27,17 +27,66 @@ Around = Callable[[int, float], AbstractContextManager[object]]
 """Of a step's number and its sigma, what the transformer's call is made in: an identity to be held to, for instance."""
 
 
+SHARED = "joint_attention_kwargs"
+"""The one argument of a transformer in which several extras may each say something."""
+
+
 def alone(_step: int, _sigma: float) -> AbstractContextManager[object]:
     """Nothing around a call."""
     return nullcontext()
 
 
 @dataclass(frozen=True)
+class Call:
+    """What the transformer is about to be given, and when.
+
+    Attributes:
+        hidden_states: [1, tokens, 4 C], the noised latent in patches; this and the next prompts in the model's dtype.
+        timestep: [1] in fp32, sigma; the model multiplies it by 1000.
+        guidance: [1] in fp32, None where the transformer knows none.
+        pooled_projections: [1, width].
+        encoder_hidden_states: [1, words, width].
+        txt_ids: [words, 3].
+        img_ids: [tokens, 3].
+        step: the step's number, counted from 0.
+        count: how many steps there are in all.
+        sigma: the share of noise.
+        guidance_scale: the distilled guidance, for models beside that may know it where the transformer does not.
+    """
+
+    hidden_states: Tensor
+    timestep: Tensor
+    guidance: Tensor | None
+    pooled_projections: Tensor
+    encoder_hidden_states: Tensor
+    txt_ids: Tensor
+    img_ids: Tensor
+    step: int
+    count: int
+    sigma: float
+    guidance_scale: float
+
+
+class Extra(Protocol):
+    """What else a prediction is held to: a model beside the transformer, that speaks to it by its arguments."""
+
+    def __call__(self, call: Call, /) -> Mapping[str, Any]:
+        """Further keyword arguments for this call of the transformer; those in `joint_attention_kwargs` are merged."""
+
+
+@dataclass(frozen=True)
 class Branch:
-    """What a prediction is held to: words, on the transformer's device and in the dtype it computes in, and more."""
+    """What a prediction is held to: words, on the transformer's device and in the dtype it computes in, and more.
+
+    Attributes:
+        prompt: the words.
+        around: what each call is made in.
+        extras: asked before each call, in this order and outside of `around`.
+    """
 
     prompt: PromptEmbedding
     around: Around = alone
+    extras: tuple[Extra, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,9 +158,9 @@ def denoise(
     count = len(sigmas) - 1
     for number in range(count):
         now, after = float(sigmas[number]), float(sigmas[number + 1])
-        velocity = predict(transformer, x, now, branch, guidance, number, "cond")
+        velocity = predict(transformer, x, now, branch, guidance, number, "cond", count)
         if away is not None and away.cfg != 1.0 and number >= away.start_step:
-            other = predict(transformer, x, now, away.branch, guidance, number, "uncond")
+            other = predict(transformer, x, now, away.branch, guidance, number, "uncond", count)
             velocity = other + away.cfg * (velocity - other)
         foreseen = x - now * velocity
         x = x + (after - now) * velocity
@@ -120,7 +169,14 @@ def denoise(
 
 
 def predict(
-    transformer: Any, x: Tensor, sigma: float, branch: Branch, guidance: float, step: int, cache: str
+    transformer: Any,
+    x: Tensor,
+    sigma: float,
+    branch: Branch,
+    guidance: float,
+    step: int,
+    cache: str,
+    count: int = 1,
 ) -> Tensor:
     """The velocity [1, C, h, w] in fp32 that the transformer predicts for a latent.
 
@@ -132,24 +188,63 @@ def predict(
         guidance: the distilled guidance.
         step: the step's number, counted from 0.
         cache: which of diffusers' caches of earlier steps may be used, should one be enabled: each branch has its own.
+        count: how many steps there are; only the branch's extras ask.
     """
     height, width = x.shape[-2:]
     prompt, dtype = branch.prompt, branch.prompt.sequence.dtype
     time = torch.full((1,), sigma, dtype=torch.float32, device=x.device)
-    strength = torch.full_like(time, guidance) if transformer.config.guidance_embeds else None
+    call = Call(
+        hidden_states=pack(x).to(dtype),
+        timestep=time,
+        guidance=torch.full_like(time, guidance) if transformer.config.guidance_embeds else None,
+        pooled_projections=prompt.pooled,
+        encoder_hidden_states=prompt.sequence,
+        txt_ids=torch.zeros(prompt.sequence.shape[1], 3, device=x.device),
+        img_ids=image_ids(height, width).to(x.device),
+        step=step,
+        count=count,
+        sigma=sigma,
+        guidance_scale=guidance,
+    )
+    more = merged([extra(call) for extra in branch.extras])
     cached = transformer.cache_context(cache, step_index=step, sigma=sigma)
-    with branch.around(step, sigma), cached, _unrounded(transformer, time):
+    with branch.around(step, sigma), cached, unrounded(transformer, time):
         tokens = transformer(
-            hidden_states=pack(x).to(dtype),
-            timestep=time,
-            guidance=strength,
-            pooled_projections=prompt.pooled,
-            encoder_hidden_states=prompt.sequence,
-            txt_ids=torch.zeros(prompt.sequence.shape[1], 3, device=x.device),
-            img_ids=image_ids(height, width).to(x.device),
+            hidden_states=call.hidden_states,
+            timestep=call.timestep,
+            guidance=call.guidance,
+            pooled_projections=call.pooled_projections,
+            encoder_hidden_states=call.encoder_hidden_states,
+            txt_ids=call.txt_ids,
+            img_ids=call.img_ids,
             return_dict=False,
+            **more,
         )[0]
     return unpack(tokens.float(), height, width)
+
+
+def merged(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The arguments of several extras as one's; what they say in `joint_attention_kwargs` is put together.
+
+    Raises:
+        ValueError: two of them give the same argument, and one would be lost.
+    """
+    together: dict[str, Any] = {}
+    for answer in answers:
+        for name, value in answer.items():
+            if name == SHARED and name in together:
+                _check_apart(together[name], value)
+                together[name] = {**together[name], **value}
+            else:
+                _check_apart(together, {name: value})
+                together[name] = value
+    return together
+
+
+def _check_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    twice = sorted(one.keys() & other.keys())
+    if twice:
+        raise ValueError(f"two extras give the transformer {', '.join(twice)}: make one of them that gives both")
 
 
 def _forget_earlier_runs(transformer: Any) -> None:
@@ -162,12 +257,12 @@ _time: ContextVar[Tensor | None] = ContextVar("time", default=None)
 
 
 @contextmanager
-def _unrounded(transformer: Any, time: Tensor) -> Iterator[None]:
+def unrounded(transformer: Any, time: Tensor) -> Iterator[None]:
     """For the time of a call, let the embedding of time have it in fp32.
 
-    `FluxTransformer2DModel.forward` rounds it to the dtype of the tokens first. The embedding takes its sines and
-    cosines in fp32. The hook asks whose call it is in, since all calls of a shared model meet all their hooks. A whole
-    model that was compiled keeps no heed of hooks: compile its blocks instead.
+    `FluxTransformer2DModel.forward`, like that of `FluxControlNetModel`, rounds it to the dtype of the tokens first.
+    The embedding takes its sines and cosines in fp32. The hook asks whose call it is in, since all calls of a shared
+    model meet all their hooks. A whole model that was compiled keeps no heed of hooks: compile its blocks instead.
     """
 
     def exact(_: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:

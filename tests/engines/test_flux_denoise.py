@@ -1,6 +1,6 @@
 """The sampling loop: diffusers' latents in fp32, a straight line of arithmetic, full precision, branches apart."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from shared.contracts.errors import Cancelled
 from shared.flux import tiny
-from shared.flux.denoise import Away, Branch, Step, denoise, predict, start
+from shared.flux.denoise import Away, Branch, Call, Extra, Step, denoise, merged, predict, start
 from shared.flux.latents import noise, pack, unpack
 from shared.flux.schedules import sigmas as schedule
 from shared.flux.text import PromptEmbedding
@@ -208,3 +208,64 @@ def test_calls_side_by_side_on_one_model_keep_their_times_apart() -> None:
         with ThreadPoolExecutor(len(schedules)) as threads:
             found = list(threads.map(alongside, schedules))
         assert max((one - other).abs().max() for one, other in zip(found, expected, strict=True)) < 1e-5
+
+
+def told(calls: list[Call], answer: Mapping[str, Any]) -> Extra:
+    """An extra that keeps what it is told, and always answers the same."""
+
+    def extra(call: Call, /) -> Mapping[str, Any]:
+        calls.append(call)
+        return answer
+
+    return extra
+
+
+def test_an_extra_that_says_nothing_changes_no_bit() -> None:
+    calls: list[Call] = []
+    branch = Branch(words(1), extras=(told(calls, {}), told(calls, {"joint_attention_kwargs": {}})))
+    made = denoise(transformer(), noise(WIDTH, HEIGHT, 7), BETA, branch, 3.5)
+    assert torch.equal(made, sample())
+    assert len(calls) == 8
+
+
+def test_an_extra_is_told_what_the_transformer_is_about_to_get() -> None:
+    """The very tensors, the step and how many there are, in each branch its own words."""
+    given: list[dict[str, Any]] = []
+    model = tiny.transformer()
+    model.register_forward_pre_hook(lambda _, __, arguments: given.append(arguments), with_kwargs=True)
+    calls: list[Call] = []
+    extras = (told(calls, {}),)
+    away = Away(Branch(words(2), extras=extras), 2.0, start_step=1)
+    denoise(model, noise(WIDTH, HEIGHT, 7), (1.0, 0.5, 0.0), Branch(words(1), extras=extras), 3.5, away)
+    assert [(call.step, call.count, call.sigma, call.guidance_scale) for call in calls] == [
+        (0, 2, 1.0, 3.5), (1, 2, 0.5, 3.5), (1, 2, 0.5, 3.5),
+    ]  # fmt: skip
+    shared = (
+        "hidden_states", "timestep", "guidance", "pooled_projections", "encoder_hidden_states", "txt_ids", "img_ids",
+    )  # fmt: skip
+    for call, arguments in zip(calls, given, strict=True):
+        assert all(getattr(call, name) is arguments[name] for name in shared)
+        assert set(arguments) == {*shared, "return_dict"}
+    assert torch.equal(calls[2].pooled_projections, words(2).pooled)
+
+
+def test_what_an_extra_answers_reaches_the_transformer() -> None:
+    residuals = [torch.linspace(-1, 1, tiny.WIDTH).expand(1, 12, -1)]
+    branch = Branch(words(1), extras=(told([], {"controlnet_block_samples": residuals}),))
+    x = noise(WIDTH, HEIGHT, 7)
+    with torch.no_grad():
+        plain, other = (predict(transformer(), x, 0.7, one, 3.5, 0, "cond") for one in (Branch(words(1)), branch))
+    assert (plain - other).abs().max() > 1e-3
+
+
+def test_answers_of_several_extras_are_put_together() -> None:
+    """Each may say something of its own to the attention; nothing is lost in silence."""
+    one: dict[str, Any] = {"joint_attention_kwargs": {"a": 1}, "x": 2}
+    other: dict[str, Any] = {"joint_attention_kwargs": {"b": 3}, "y": 4}
+    assert merged([one, other]) == {"joint_attention_kwargs": {"a": 1, "b": 3}, "x": 2, "y": 4}
+    assert one["joint_attention_kwargs"] == {"a": 1}, "an extra's own answer stays as it is"
+    assert merged([]) == {}
+    again: list[dict[str, Any]] = [{"x": 5}, {"joint_attention_kwargs": {"a": 6}}]
+    for twice in again:
+        with pytest.raises(ValueError, match="two extras give the transformer"):
+            merged([one, twice])
