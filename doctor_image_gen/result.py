@@ -15,6 +15,7 @@ from shared.contracts.errors import DoctorGenError, InvalidInput, Permanent
 from shared.contracts.step import StepRecord
 from shared.contracts.verdict import Verdict
 from shared.jobs.port import Job
+from shared.models.facts import licences
 from shared.storage.artifacts import fetch
 from shared.storage.manifests import read_manifest
 
@@ -34,6 +35,7 @@ class Metadata(TypedDict):
     model: str
     engines: dict[str, str]
     models: dict[str, str]
+    licences: dict[str, str]
     identity_score: float | None
     identity_rating: str | None
     verdict: dict[str, Any]
@@ -103,6 +105,7 @@ def metadata_of(connections: Connections, job: Job, picture: bytes) -> Metadata:
         model=_maker(manifests),
         engines={record.step: record.engine for record in job.result.trail},
         models={name: digest for manifest in manifests.values() for name, digest in manifest.models.items()},
+        licences={name: one for manifest in manifests.values() for name, one in _licences(manifest).items()},
         identity_score=summary.identity_score,
         identity_rating=summary.identity_rating,
         verdict=verdict.model_dump(mode="json"),
@@ -120,6 +123,11 @@ def _manifest(connections: Connections, subject: str, record: StepRecord) -> Man
     if manifest is None:
         raise Permanent(f"the manifest of step '{record.step}' is no longer in the store")
     return manifest
+
+
+def _licences(manifest: Manifest) -> dict[str, str]:
+    """As the manifest says; of an older one, which says none, as the catalogue says now."""
+    return licences(manifest.models) | manifest.licences
 
 
 def _maker(manifests: dict[str, Manifest]) -> str:

@@ -9,7 +9,7 @@ from doctor_image_gen.cli.console import console
 from doctor_image_gen.cli.progress import Progress
 from doctor_image_gen.cli.wishes import options_of, request_of
 from doctor_image_gen.generator import DoctorImageGenerator
-from doctor_image_gen.result import Generated
+from doctor_image_gen.result import Generated, Metadata
 from shared.contracts.errors import InvalidInput
 
 
@@ -80,5 +80,13 @@ def _say(outcome: Generated) -> None:
         f"engine {metadata['model']}, seed {metadata['seed']}\n"
         f"  likeness {likeness}, verdict {verdict}\n"
         f"  {metadata['generation_time']:.1f} s, {metadata['cost_usd']:.4f} USD"
-        + (f", reused: {', '.join(metadata['reused'])}" if metadata["reused"] else ""),
+        + (f", reused: {', '.join(metadata['reused'])}" if metadata["reused"] else "")
+        + "".join(f"\n  models under {licence}: {', '.join(models)}" for licence, models in _by_licence(metadata)),
     )
+
+
+def _by_licence(metadata: Metadata) -> list[tuple[str, list[str]]]:
+    models: dict[str, list[str]] = {}
+    for name, licence in sorted(metadata["licences"].items()):
+        models.setdefault(licence, []).append(name)
+    return sorted(models.items())

@@ -33,6 +33,7 @@ class Manifest(Contract):
     operation_version: int
     engine: Name
     models: dict[str, Digest]
+    licences: dict[str, str] = Field(default_factory=dict, description="of each model; older manifests say none")
     params: Parameters
     seed: Seed | None = None
     inputs: dict[str, tuple[Digest, ...]]

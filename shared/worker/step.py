@@ -10,6 +10,7 @@ from shared.contracts.artifacts import ArtifactRef, Manifest
 from shared.contracts.base import Digest, now
 from shared.contracts.errors import IntegrityError, InvalidInput, Permanent, StoreAway, Transient
 from shared.contracts.step import PinnedStep, StepMessage, StepRecord
+from shared.models.facts import licences
 from shared.storage.artifacts import fetch, store_artifact
 from shared.storage.manifests import read_manifest, write_manifest
 from shared.storage.port import ArtifactStore
@@ -174,6 +175,7 @@ def perform(prepared: Prepared, context: StepContext) -> tuple[Manifest, bool]:
         operation_version=message.step.operation_version,
         engine=message.step.engine,
         models=dict(prepared.models),
+        licences=licences(prepared.models),
         params=message.step.params,
         seed=message.step.seed,
         inputs={name: tuple(ref.sha256 for ref in refs) for name, refs in prepared.inputs.items()},

@@ -59,12 +59,13 @@ def test_people_see_bars_while_it_runs_and_the_scores_at_the_end(place: Path, ph
     words = ("--scenario", "consultant", "--output", "[bold]result.png", "--seed", "7")
     ended = doctorgen(place, "generate", "--doctor-image", str(photo), *words)
     assert ended.returncode == 0
-    path, made, likeness, cost = ended.stdout.splitlines()
+    path, made, likeness, cost, *models = ended.stdout.splitlines()
     assert path == "[bold]result.png", "brackets are no markup"
     assert made == "  Medical Consultation, 512x512, engine portable, seed 7"
     assert likeness.startswith("  likeness 0.")
     assert "verdict passed" in likeness
     assert cost.endswith(" USD")
+    assert [line.partition(":")[0] for line in models] == ["  models under Apache-2.0", "  models under CC0-1.0"]
     assert [line.split()[0] for line in ended.stderr.splitlines()] == [
         "identity",
         "generate",

@@ -1,11 +1,13 @@
 """Finding weights inside installed packages."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
 
 from shared.contracts.errors import Permanent
+from shared.models.facts import bundled
 from shared.vision import weights
 
 
@@ -23,3 +25,13 @@ def test_the_files_are_there() -> None:
 def test_a_missing_package_is_named() -> None:
     with pytest.raises(Permanent, match="in the package no_such_package are needed, and it is not installed"):
         weights.package_folder("no_such_package")
+
+
+def test_every_weight_that_a_portable_engine_names_has_a_licence() -> None:
+    """By the source of shared/vision, so that a new one cannot be forgotten."""
+    named = [
+        name.rpartition("/")[2]
+        for path in Path(weights.__file__).parent.glob("*.py")
+        for name in re.findall(r'(?:mediapipe|dlib)_weights\(\s*"([^"]+)"', path.read_text("utf-8"))
+    ]
+    assert sorted(set(named)) == sorted(bundled())
