@@ -4,7 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 from uuid import uuid4
+
+from pydantic import TypeAdapter, ValidationError
 
 from doctor_image_gen.stack import Connections
 from services.gateway.planner import job_id_of
@@ -13,7 +16,7 @@ from shared.broker.topology import CONTROL, EVENTS, INTAKE, INTAKE_KEY
 from shared.contracts.control import Control
 from shared.contracts.errors import InvalidInput, Transient
 from shared.contracts.event import TERMINAL, Event
-from shared.contracts.request import JobRequest, PhotoRef
+from shared.contracts.request import MOST_IMAGES, ImageName, ImageRef, JobRequest, PhotoRef
 from shared.jobs.journal import ENDS
 from shared.jobs.port import Job
 from shared.storage.digest import sha256
@@ -29,6 +32,15 @@ PATTERNS = 100
 
 JOURNAL_POLL_S = 0.01
 """The same once an event has said that the job ended: the journal hears it at the same time as we do."""
+
+IMAGE_NAME: TypeAdapter[str] = TypeAdapter(ImageName)
+
+
+class Checked(NamedTuple):
+    """A picture that may be used."""
+
+    data: bytes
+    media_type: str
 
 
 def named(request: JobRequest) -> JobRequest:
@@ -62,13 +74,29 @@ class Client:
         check_count(len(paths))
         if len(faces) > len(paths):
             raise InvalidInput("faces", f"{len(faces)} for {len(paths)} photos", "Name at most one face a photo.")
-        checked = []
-        for number, path in enumerate(paths, start=1):
-            field = f"photos[{number}]"
-            data = read_photo_file(path, field=field, limits=self._limits)
-            checked.append((data, check_photo(data, field=field, name=path.name, limits=self._limits).media_type))
+        checked = [self._checked(path, f"photos[{number}]") for number, path in enumerate(paths, start=1)]
         chosen = [*faces, *[None] * (len(paths) - len(faces))]
-        return tuple(self._put(data, media, face) for (data, media), face in zip(checked, chosen, strict=True))
+        return tuple(
+            PhotoRef(key=self._put(photo), sha256=sha256(photo.data), face=face)
+            for photo, face in zip(checked, chosen, strict=True)
+        )
+
+    def read_images(self, files: Mapping[str, Path], field: str = "images") -> dict[str, Checked]:
+        """Check the pictures beside the photos, by name. `put_images` puts them into the inbox.
+
+        Raises:
+            InvalidInput: there are too many, a name cannot be one, or a file cannot be used; names it as
+                `<field>.<name>`.
+        """
+        if len(files) > MOST_IMAGES:
+            raise InvalidInput(field, f"{len(files)} images are given", f"Give at most {MOST_IMAGES}.")
+        for name in files:
+            _check_image_name(name, f"{field}.{name}")
+        return {name: self._checked(path, f"{field}.{name}") for name, path in files.items()}
+
+    def put_images(self, images: Mapping[str, Checked]) -> dict[str, ImageRef]:
+        """Put checked pictures into the inbox."""
+        return {name: ImageRef(key=self._put(one), sha256=sha256(one.data)) for name, one in images.items()}
 
     def submit(self, request: JobRequest) -> str:
         """Publish a request to `doctorgen.intake`; the job's id."""
@@ -114,11 +142,14 @@ class Client:
         control = Control(kind="cancel", job_id=job_id)
         self._connections.broker.publish(Outgoing(CONTROL, "", wire(control), f"cancel.{job_id}", mandatory=False))
 
-    def _put(self, data: bytes, media_type: str, face: int | None) -> PhotoRef:
-        digest = sha256(data)
-        key = inbox_key(digest, media_type)
-        self._connections.store.put(key, data, media_type)
-        return PhotoRef(key=key, sha256=digest, face=face)
+    def _checked(self, path: Path, field: str) -> Checked:
+        data = read_photo_file(path, field=field, limits=self._limits)
+        return Checked(data, check_photo(data, field=field, name=path.name, limits=self._limits).media_type)
+
+    def _put(self, picture: Checked) -> str:
+        key = inbox_key(sha256(picture.data), picture.media_type)
+        self._connections.store.put(key, picture.data, picture.media_type)
+        return key
 
     def _follow(
         self,
@@ -171,6 +202,14 @@ class Client:
         if job is None:
             return None if end is None else _told(end)
         return job if job.run >= run and job.state in TERMINAL else None
+
+
+def _check_image_name(name: str, field: str) -> None:
+    try:
+        IMAGE_NAME.validate_python(name)
+    except ValidationError as error:
+        mend = "Use lower-case letters, digits and '_', at most 64; 'photos' is taken by the photos of the person."
+        raise InvalidInput(field, "this is no name for an image", mend) from error
 
 
 def _told(end: Event) -> Job:

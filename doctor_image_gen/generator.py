@@ -52,22 +52,26 @@ class DoctorImageGenerator:
         custom_prompt: str = "",
         settings: dict[str, Any] | None = None,
         *,
+        images: Mapping[str, PathLike] | None = None,
         output_path: PathLike | None = None,
         on_event: Listener | None = None,
         **request: Any,
     ) -> Generated:
         """One picture from one to five photos of one person.
 
+        `images` are pictures that the recipe reads beside the photos, by the names it has for them: a drawn pose to
+        follow, for instance, with `images={"pose": "standing.png"}` and the recipe `portrait-posed`.
+
         Without `output_path` the picture goes to `results/` in the settings' data folder. Further keywords are
         fields of JobRequest: `subject` (named after the first photo's digest where absent), `attributes`,
         `consent`, `caller`, `batch_id`, `job_id` or `idempotency_key`.
 
         Raises:
-            InvalidInput: photos, scenario or settings cannot be used; names the field and the mend.
+            InvalidInput: photos, images, scenario or settings cannot be used; names the field and the mend.
             Permanent: the pipeline gave the job up; the message says at which step and why.
         """
         options = GenerationOptions.parse(settings or {})
-        wish = {"photography_style": photography_style, "custom_prompt": custom_prompt, **request}
+        wish = {"photography_style": photography_style, "custom_prompt": custom_prompt, "images": images, **request}
         ((job, path),) = self._run(doctor_image_path, {scenario: output_path}, wish, options, on_event)
         if job.state != "done":
             raise failure_of(job)
@@ -81,6 +85,7 @@ class DoctorImageGenerator:
         custom_prompt: str = "",
         settings: dict[str, Any] | None = None,
         *,
+        images: Mapping[str, PathLike] | None = None,
         output_dir: PathLike | None = None,
         on_event: Listener | None = None,
         **request: Any,
@@ -88,10 +93,10 @@ class DoctorImageGenerator:
         """One picture a scenario, in the scenarios' order, `<scenario>.png` each.
 
         A job that fails is reported in its place, with its state and `error`. Keywords as of `generate`, but for
-        `job_id`; an `idempotency_key` holds for each scenario apart.
+        `job_id`; an `idempotency_key` holds for each scenario apart, and `images` are those of every scenario.
 
         Raises:
-            InvalidInput: photos or settings cannot be used, or a scenario is named twice; no job is filed then.
+            InvalidInput: photos, images or settings cannot be used, or a scenario is named twice; no job is filed then.
         """
         if not scenarios or len(set(scenarios)) < len(scenarios):
             found = "the list names a scenario twice" if scenarios else "the list is empty"
@@ -99,7 +104,7 @@ class DoctorImageGenerator:
         if "job_id" in request:
             raise InvalidInput("job_id", "a batch is several jobs", "Give an idempotency_key, or name the batch_id.")
         options = GenerationOptions.parse(settings or {})
-        wish = {"photography_style": photography_style, "custom_prompt": custom_prompt, **request}
+        wish = {"photography_style": photography_style, "custom_prompt": custom_prompt, "images": images, **request}
         paths = {name: None if output_dir is None else Path(output_dir) / f"{name}.png" for name in scenarios}
         ended = self._run(doctor_image_path, paths, wish, options, on_event, key_per_scenario=True)
         connections = self._opened().connections
@@ -216,21 +221,23 @@ def requests_for(
         client: files the photos.
         photos: one to five of one person.
         scenarios: one or more names.
-        wish: further fields of JobRequest; None stands for an absent one.
+        wish: further fields of JobRequest, with files as `images`; None stands for an absent one.
         options: the settings of `generate`.
         key_per_scenario: make an idempotency key for each scenario out of the one in `wish`.
 
     Raises:
-        InvalidInput: a photo, or a field of the request.
+        InvalidInput: a photo, an image, or a field of the request. No picture is put anywhere if one cannot be used.
     """
     given = {keyword: value for keyword, value in wish.items() if value is not None}
     _check_keywords(given)
+    images = client.read_images({name: Path(file) for name, file in given.pop("images", {}).items()})
     uploaded = client.upload(photos, options.faces)
     fields = {
         "subject": f"person-{uploaded[0].sha256[:16]}",
         **given,
         **options.of_request(),
         "photos": uploaded,
+        "images": client.put_images(images),
         "deadline": None if options.deadline_s is None else now() + timedelta(seconds=options.deadline_s),
     }
     key = given.get("idempotency_key")
@@ -246,7 +253,7 @@ def requests_for(
 
 def _check_keywords(given: dict[str, Any]) -> None:
     for keyword in given:
-        if keyword not in {"photography_style", "custom_prompt", *KEYWORDS}:
+        if keyword not in {"photography_style", "custom_prompt", "images", *KEYWORDS}:
             setting = keyword in GenerationOptions.model_fields
             mend = f"Write settings={{'{keyword}': …}}." if setting else nearest(keyword, KEYWORDS)
             raise InvalidInput(keyword, "there is no such keyword", mend)

@@ -56,6 +56,14 @@ def _request_arguments(command: argparse.ArgumentParser, *, photos_required: boo
         required=photos_required,
         help="one to five photos of one person",
     )
+    command.add_argument(
+        "--image",
+        action="extend",
+        nargs="+",
+        metavar="NAME=FILE",
+        default=[],
+        help="pictures that the recipe reads beside the photos, as pose=standing.png",
+    )
     command.add_argument("--scenario", metavar="NAME", required=photos_required, help="see `doctorgen scenarios`")
     command.add_argument("--style", metavar="NAME", help="photography style; see `doctorgen scenarios`")
     command.add_argument("--prompt", metavar="WORDS", default="", help="your own words for the picture")

@@ -37,7 +37,22 @@ def request_of(arguments: argparse.Namespace) -> dict[str, Any]:
         wish["subject"] = arguments.subject
     if arguments.consent is not None:
         wish["consent"] = {"basis": arguments.consent}
+    if arguments.image:
+        wish["images"] = images_of(arguments.image)
     return wish
+
+
+def images_of(pairs: Sequence[str]) -> dict[str, str]:
+    """Files by the names that the recipe has for them."""
+    files: dict[str, str] = {}
+    for pair in pairs:
+        ((name, file),) = _assignments([pair], "--image").items()
+        if name in files:
+            raise InvalidInput("--image", f"'{name}' is given twice", "Give each image once.")
+        if not file:
+            raise InvalidInput("--image", f"'{pair}' names no file", "Write for instance --image pose=standing.png.")
+        files[name] = file
+    return files
 
 
 def parameters_of(pairs: Sequence[str]) -> dict[str, Any]:

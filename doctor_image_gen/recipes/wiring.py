@@ -4,17 +4,19 @@ from collections.abc import Mapping
 
 from shared.contracts.errors import InvalidInput
 from shared.contracts.nearest import nearest
-from shared.contracts.recipe import REQUEST_PHOTOS, Recipe, RecipeStep
+from shared.contracts.recipe import REQUEST, REQUEST_PHOTOS, Recipe, RecipeStep
 from shared.worker.operation import Operation
 
 
 def check_wiring(recipe: Recipe, operations: Mapping[str, Operation]) -> None:
     """Check each step's operation, inputs and parameters, and where result and verdict come from.
 
+    Any input may read an image of the request; whether a request brings it is seen when there is one.
+
     Raises:
         InvalidInput: names the step's field, what was found and the mend.
     """
-    made = [REQUEST_PHOTOS]
+    made: list[str] = []
     for step in recipe.steps:
         operation = operations.get(step.operation)
         if operation is None:
@@ -35,8 +37,9 @@ def _check_inputs(step: RecipeStep, operation: Operation, made: list[str]) -> No
         more = f", and may read {', '.join(operation.optional)}" if operation.optional else ""
         raise InvalidInput(field, found, f"{operation.name} reads {' and '.join(operation.inputs)}{more}.")
     for name, slot in step.inputs.items():
-        if slot not in made:
-            raise InvalidInput(f"{field}.{name}", f"no step before makes '{slot}'", nearest(slot, made))
+        if slot.split(".")[0] != REQUEST and slot not in made:
+            mend = nearest(slot, [REQUEST_PHOTOS, *made])
+            raise InvalidInput(f"{field}.{name}", f"no step before makes '{slot}'", mend)
 
 
 def _check_params(step: RecipeStep, operation: Operation) -> None:

@@ -7,8 +7,8 @@ from time import monotonic
 from shared.broker.port import Broker, Outgoing
 from shared.broker.topology import EVENTS
 from shared.contracts.base import now
-from shared.contracts.batch import BatchEvent, BatchRequest, BatchSummary
-from shared.contracts.request import JobRequest
+from shared.contracts.batch import BatchEvent, BatchRequest, BatchSubject, BatchSummary
+from shared.contracts.request import ImageRef, JobRequest
 from shared.jobs.port import JobStore
 from shared.storage.digest import sha256
 from shared.worker.events import event_id
@@ -50,9 +50,17 @@ def jobs_of(batch: BatchRequest, number: int) -> dict[str, JobRequest]:
     }
     ids = {batch_job_id(batch.batch_id, subject.subject, scenario): scenario for scenario in batch.scenarios}
     return {
-        job_id: JobRequest.model_validate({**shared, "job_id": job_id, "scenario": scenario})
+        job_id: JobRequest.model_validate(
+            {**shared, "job_id": job_id, "scenario": scenario, "images": _images_of(batch, subject, scenario)}
+        )
         for job_id, scenario in ids.items()
     }
+
+
+def _images_of(batch: BatchRequest, subject: BatchSubject, scenario: str) -> dict[str, ImageRef]:
+    """The nearest of each name. What was given for several people must outlive the erasure of any of them."""
+    for_several = {**batch.images, **batch.scenario_images.get(scenario, {})}
+    return {name: ref.model_copy(update={"shared": True}) for name, ref in for_several.items()} | subject.images
 
 
 def jobs_in(batch: BatchRequest) -> int:

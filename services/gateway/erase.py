@@ -78,7 +78,7 @@ def erase_subject(
     running = {job.job_id for job in its_jobs if job.state not in TERMINAL}
     _end(its_jobs, broker, jobs)
     broker.publish(erase_order(subject))
-    mentions = Mentions(subject, {photo.key for job in its_jobs if job.request for photo in job.request.photos})
+    mentions = Mentions(subject, {key for job in its_jobs if job.request for key in job.request.own_keys})
     messages = _sweep(broker, mentions, queues)
     until = clock() + patience_s
     look = _Look(jobs, running, Sightings(silent_after_s, clock))
@@ -88,7 +88,7 @@ def erase_subject(
     objects, rows = Counter[str](), Counter[str]()
     pictures = _remove_pictures(results, [job.job_id for job in its_jobs])
     for _ in range(PASSES):
-        found = remove_objects(store, subject) + _remove_photos(store, mentions.photos)
+        found = remove_objects(store, subject) + _remove_originals(store, mentions.originals)
         gone = Counter({kind: count for kind, count in jobs.erase_subject(subject).items() if count})
         swept = _sweep(broker, mentions, queues)
         objects, rows, messages = objects + found, rows + gone, messages + swept
@@ -136,7 +136,7 @@ class _Look:
         return not self.in_hand and all(self._beats[beat.worker] >= BEATS_NEEDED for beat in alive)
 
 
-def _remove_photos(store: ArtifactStore, keys: Iterable[str]) -> Counter[str]:
+def _remove_originals(store: ArtifactStore, keys: Iterable[str]) -> Counter[str]:
     standing = [key for key in sorted(keys) if key in store.keys(key)]
     for key in standing:
         store.delete(key)

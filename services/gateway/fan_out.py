@@ -1,7 +1,6 @@
-"""Takes batches in, subject by subject: photos normalised once, each scenario a job that goes the way of all others."""
+"""Takes batches in, subject by subject: pictures taken in once, each scenario a job that goes the way of all others."""
 
 import logging
-from collections.abc import Callable
 from random import Random
 from time import monotonic
 
@@ -9,11 +8,11 @@ from services.gateway import again
 from services.gateway.batches import BatchTeller, jobs_of
 from services.gateway.consumer import publish_all
 from services.gateway.desk import Desk
-from services.gateway.reception import Photos, Reception
+from services.gateway.reception import Reception
 from shared.broker.port import Broker, Delivery, Outgoing
 from shared.broker.topology import BATCH_KEY, INTAKE
 from shared.contracts.batch import BatchRequest
-from shared.contracts.errors import InvalidInput, QueueFull, StoreAway
+from shared.contracts.errors import QueueFull, StoreAway
 from shared.contracts.request import JobRequest
 from shared.jobs.port import Job
 from shared.worker.retry import RetryPolicy
@@ -68,10 +67,9 @@ class FanOut:
         return None
 
     def _new_jobs(self, batch: BatchRequest, number: int) -> list[tuple[JobRequest, Job]]:
-        subject = batch.subjects[number]
-        photos = _once(lambda: self._reception.photos(subject.subject, subject.photos))
+        pictures = self._reception.pictures()
         return [
-            (request, self._reception.job(request, job_id, photos))
+            (request, self._reception.job(request, job_id, pictures))
             for job_id, request in jobs_of(batch, number).items()
             if self._desk.known(job_id) is None
         ]
@@ -87,21 +85,3 @@ class FanOut:
             else:
                 return
         self._broker.publish(again.in_a_while(delivery, wait_s, self._policy, done))
-
-
-def _once(make: Callable[[], Photos]) -> Callable[[], Photos]:
-    """Made when first asked for; a refusal is remembered, too."""
-    outcome: list[Photos | InvalidInput] = []
-
-    def made() -> Photos:
-        if not outcome:
-            try:
-                outcome.append(make())
-            except InvalidInput as error:
-                outcome.append(error)
-        (known,) = outcome
-        if isinstance(known, InvalidInput):
-            raise known
-        return known
-
-    return made

@@ -99,7 +99,7 @@ class Intake:
         if refusal:
             return refusal
         try:
-            job = self._reception.job(request, job_id, lambda: self._reception.photos(request.subject, request.photos))
+            job = self._reception.job(request, job_id, self._reception.pictures())
         except StoreAway:
             raise
         except Exception as error:

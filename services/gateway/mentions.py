@@ -9,10 +9,10 @@ INBOX_PREFIX = "inbox/"
 
 @dataclass
 class Mentions:
-    """Looks through messages for a subject, and collects the inbox keys of the photos that they name of it."""
+    """Looks through messages for a subject, and collects where the originals of its pictures lie in the inbox."""
 
     subject: str
-    photos: set[str] = field(default_factory=set)
+    originals: set[str] = field(default_factory=set)
 
     def doom(self, body: bytes | str) -> bool:
         """Whether a message is the subject's alone and has to go.
@@ -23,8 +23,9 @@ class Mentions:
         document = _parsed(body)
         for part in (document, *_listed(document.get("subjects"))):
             if part.get("subject") == self.subject:
-                keys = {photo.get("key") for photo in _listed(part.get("photos"))}
-                self.photos |= {key for key in keys if isinstance(key, str) and key.startswith(INBOX_PREFIX)}
+                images = [image for image in _named(part.get("images")) if image.get("shared") is not True]
+                keys = {picture.get("key") for picture in (*_listed(part.get("photos")), *images)}
+                self.originals |= {key for key in keys if isinstance(key, str) and key.startswith(INBOX_PREFIX)}
         if document.get("subject") == self.subject:
             return document.get("kind") != "erase"
         inner = document.get("body")
@@ -37,6 +38,10 @@ def _parsed(body: bytes | str) -> dict[str, Any]:
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def _named(found: object) -> list[dict[str, Any]]:
+    return _listed(list(found.values())) if isinstance(found, dict) else []
 
 
 def _listed(found: object) -> list[dict[str, Any]]:

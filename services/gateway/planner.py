@@ -11,7 +11,7 @@ from shared.contracts.base import MESSAGE_LIMIT_BYTES, Parameters
 from shared.contracts.brief import Brief
 from shared.contracts.errors import InvalidInput
 from shared.contracts.nearest import nearest
-from shared.contracts.recipe import REQUEST_PHOTOS, Recipe, RecipeStep
+from shared.contracts.recipe import REQUEST_PHOTOS, Recipe, RecipeStep, image_slot
 from shared.contracts.request import JobRequest
 from shared.contracts.step import PinnedStep, StepMessage
 from shared.models.catalogue import load_models
@@ -31,10 +31,13 @@ NOT_CONTENT = {
     "subject",
     "consent",
     "photos",
+    "images",
     "priority",
     "deadline",
 }
-"""Fields of a request that do not change its picture, and the photos, of which only the bytes do."""
+"""Fields of a request that do not change its picture, and its pictures, of which only the bytes do."""
+
+NO_IMAGES: Mapping[str, ArtifactRef] = {}
 
 
 def job_id_of(request: JobRequest, body: bytes) -> str:
@@ -55,6 +58,8 @@ def seed_of(request: JobRequest) -> int:
         return request.seed
     photos = [(photo.sha256, photo.face) for photo in request.photos]
     content = {**request.model_dump(mode="json", exclude=NOT_CONTENT), "photos": photos}
+    if request.images:  # one without any keeps the seed that it had before there were images
+        content["images"] = {name: image.sha256 for name, image in request.images.items()}
     return _number(json.dumps(content, sort_keys=True))
 
 
@@ -67,6 +72,23 @@ def _number(text: str) -> int:
     return int(sha256(text.encode())[:8], 16)
 
 
+def check_images(request: JobRequest, recipe: Recipe) -> None:
+    """Whether a request brings the images that its recipe reads, and no others.
+
+    Raises:
+        InvalidInput: field `images.<name>`; says what the recipe reads.
+    """
+    read = recipe.images
+    reads = f"the recipe '{recipe.name}' reads {' and '.join(read) or 'no image beside the photos'}"
+    for name in request.images:
+        if name not in read:
+            mend = nearest(name, read) if read else "Leave it out, or choose a recipe that reads it."
+            raise InvalidInput(f"images.{name}", f"it is given, and {reads}", mend)
+    for name in read:
+        if name not in request.images:
+            raise InvalidInput(f"images.{name}", f"it is not given, and {reads}", "Give it, or choose another recipe.")
+
+
 def plan(
     request: JobRequest,
     job_id: str,
@@ -75,8 +97,9 @@ def plan(
     brief: Brief,
     operations: Mapping[str, Operation],
     defaults: GenerationDefaults,
+    images: Mapping[str, ArtifactRef] = NO_IMAGES,
 ) -> StepMessage:
-    """The first message of a job.
+    """The first message of a job. `images` are those that `check_images` has found to be what the recipe reads.
 
     Raises:
         InvalidInput: an override names no step or parameter, or is out of range; the engine does not exist; the
@@ -104,7 +127,7 @@ def plan(
         recipe_version=recipe.version,
         steps=steps,
         cursor=0,
-        artifacts={REQUEST_PHOTOS: photos},
+        artifacts={REQUEST_PHOTOS: photos} | {image_slot(name): (image,) for name, image in images.items()},
         result=recipe.result,
         verdict=recipe.verdict,
     )

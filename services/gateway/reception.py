@@ -1,30 +1,26 @@
-"""Makes a job of a request: checks it and its photos, compiles the prompt, pins the recipe."""
+"""Makes a job of a request: checks it and its pictures, compiles the prompt, pins the recipe."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from services.gateway.defaults import GenerationDefaults
-from services.gateway.planner import plan
-from shared.contracts.artifacts import ArtifactRef
+from services.gateway.pictures import Pictures
+from services.gateway.planner import check_images, plan
 from shared.contracts.base import now
 from shared.contracts.brief import Brief
 from shared.contracts.errors import InvalidInput, StoreAway, Transient
 from shared.contracts.recipe import Recipe
-from shared.contracts.request import JobRequest, PhotoRef
+from shared.contracts.request import JobRequest
 from shared.contracts.step import ErrorAccount, StepMessage
 from shared.jobs.port import Job, StepState
 from shared.prompts.catalogue import Catalogue
 from shared.prompts.compiler import compile_brief
-from shared.storage.artifacts import store_artifact
-from shared.storage.digest import sha256
 from shared.storage.port import ArtifactStore
-from shared.vision.photos import PhotoLimits, normalise_photo
+from shared.vision.photos import PhotoLimits
 from shared.worker.errors import account_of
 from shared.worker.operation import Operation
 
 ANY_KEY = "inbox/is-the-store-there"
-
-Photos = tuple[ArtifactRef, ...]
 
 
 @dataclass(frozen=True)
@@ -45,17 +41,21 @@ class Reception:
         self._store = store
         self._house = house
 
-    def job(self, request: JobRequest, job_id: str, photos: Callable[[], Photos]) -> Job:
+    def pictures(self) -> Pictures:
+        """Takes in the pictures of one request, or of several that share some."""
+        return Pictures(self._store, self._house.photo_limits)
+
+    def job(self, request: JobRequest, job_id: str, pictures: Pictures) -> Job:
         """The job that a request becomes: accepted with its first message, or refused with field, finding and mend.
 
-        `photos` gives the normalised photos and is called once the rest of the request has been looked at.
+        Its pictures are taken in once the words of the request have been looked at.
 
         Raises:
             StoreAway: the object store does not answer at all.
             Transient, Permanent, ResourceExhausted: it has some other trouble, perhaps with this request only.
         """
         try:
-            first, brief = self._plan(request, job_id, photos)
+            first, brief = self._plan(request, job_id, pictures)
         except InvalidInput as error:
             return _new_job(request, job_id, error=account_of(error))
         except Transient as error:
@@ -64,20 +64,12 @@ class Reception:
             raise
         return _new_job(request, job_id, first, brief)
 
-    def photos(self, subject: str, photos: tuple[PhotoRef, ...]) -> Photos:
-        """Check photos, turn them upright, drop their metadata, and store them as artifacts of the subject.
-
-        Raises:
-            InvalidInput: a photo cannot be used; names it as `photos[n]`, n from 1.
-            Transient, Permanent, ResourceExhausted: the object store's trouble.
-        """
-        return tuple(self._photo(subject, photo, f"photos[{number}]") for number, photo in enumerate(photos, start=1))
-
-    def _plan(self, request: JobRequest, job_id: str, photos: Callable[[], Photos]) -> tuple[StepMessage, Brief]:
+    def _plan(self, request: JobRequest, job_id: str, pictures: Pictures) -> tuple[StepMessage, Brief]:
         defaults = self._house.defaults()
         if defaults.consent_required and request.consent is None:
             raise InvalidInput("consent", "the request states none", "State the consent that the photos rest on.")
         recipe = self._house.recipe(request.recipe or defaults.recipe)
+        check_images(request, recipe)
         brief = compile_brief(
             self._house.catalogue(),
             request.scenario,
@@ -85,7 +77,8 @@ class Reception:
             request.attributes,
             request.custom_prompt,
         )
-        return plan(request, job_id, photos(), recipe, brief, self._house.operations, defaults), brief
+        photos, images = pictures.photos(request), pictures.images(request)
+        return plan(request, job_id, photos, recipe, brief, self._house.operations, defaults, images), brief
 
     def _is_away(self) -> bool:
         try:
@@ -93,17 +86,6 @@ class Reception:
         except Transient:
             return True
         return False
-
-    def _photo(self, subject: str, photo: PhotoRef, field: str) -> ArtifactRef:
-        data = self._store.get(photo.key)
-        if data is None:
-            raise InvalidInput(field, f"there is nothing at {photo.key}", "Put the photo there before the request.")
-        if sha256(data) != photo.sha256:
-            raise InvalidInput(
-                field, f"the bytes at {photo.key} do not have the digest stated", "Put the photo there again."
-            )
-        normal = normalise_photo(data, field=field, name=photo.key, limits=self._house.photo_limits)
-        return store_artifact(self._store, subject, "photo", normal, "image/png")
 
 
 def _new_job(

@@ -1,11 +1,11 @@
 """Several jobs filed together: many scenarios, many doctors, or both."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from shared.contracts.base import Contract, Fraction, Identifier, Instant, Name, Seconds, Seed, Usd
-from shared.contracts.request import Consent, Lane, PhotoRef, SubjectAttributes
+from shared.contracts.request import MOST_IMAGES, Consent, Images, Lane, PhotoRef, SubjectAttributes
 
 
 class BatchSubject(Contract):
@@ -13,6 +13,7 @@ class BatchSubject(Contract):
 
     subject: Identifier
     photos: Annotated[tuple[PhotoRef, ...], Field(min_length=1, max_length=5)]
+    images: Images = Field(default_factory=dict, description="the person's own; before the scenario's and the batch's")
     attributes: SubjectAttributes = SubjectAttributes()
     consent: Consent | None = None
 
@@ -31,6 +32,10 @@ class BatchRequest(Contract):
     caller: Identifier = "anonymous"
     subjects: Annotated[tuple[BatchSubject, ...], Field(min_length=1, max_length=100)]
     scenarios: Annotated[tuple[Name, ...], Field(min_length=1, max_length=100)]
+    images: Images = Field(default_factory=dict, description="for every job; what they show is nobody's in particular")
+    scenario_images: dict[Name, Images] = Field(
+        default_factory=dict, description="for one scenario's jobs; before the batch's"
+    )
     photography_style: Name | None = None
     custom_prompt: Annotated[str, StringConstraints(max_length=1000, strip_whitespace=True)] = ""
     recipe: Name | None = None
@@ -39,6 +44,16 @@ class BatchRequest(Contract):
     overrides: dict[Name, dict[str, JsonValue]] = Field(default_factory=dict)
     priority: Lane = "bulk"
     deadline: Instant | None = None
+
+    @model_validator(mode="after")
+    def _every_job_can_name_its_images(self) -> Self:
+        others = self.scenario_images.keys() - set(self.scenarios)
+        if others:
+            raise ValueError(f"scenario_images names '{min(others)}', which is not among the scenarios")
+        named = {*self.images}.union(*self.scenario_images.values(), *(one.images for one in self.subjects))
+        if len(named) > MOST_IMAGES:
+            raise ValueError(f"{len(named)} different images are named, and a recipe reads at most {MOST_IMAGES}")
+        return self
 
 
 class BatchSummary(Contract):

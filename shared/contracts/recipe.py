@@ -2,15 +2,24 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from shared.contracts.base import Contract, Name, Parameters
+from shared.contracts.request import MOST_IMAGES, PHOTOS, ImageName
 
 OperationName = Annotated[str, StringConstraints(pattern=r"^[a-z]+\.[a-z0-9_]+$")]
 SlotName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+\.[a-z0-9_]+$")]
-"""A named place for artifacts on a job's way: `request.photos` or `<step>.<output>`."""
+"""A named place for artifacts on a job's way: `request.photos`, `request.<image>` or `<step>.<output>`."""
 
-REQUEST_PHOTOS = "request.photos"
+REQUEST = "request"
+REQUEST_PHOTOS = f"{REQUEST}.{PHOTOS}"
+
+_IMAGE_NAME: TypeAdapter[str] = TypeAdapter(ImageName)
+
+
+def image_slot(name: str) -> str:
+    """Where steps find the request's image of that name."""
+    return f"{REQUEST}.{name}"
 
 
 def stage_of(operation: str) -> str:
@@ -43,7 +52,7 @@ class Recipe(Contract):
 
     @model_validator(mode="after")
     def _names_are_unique_and_inputs_come_before_use(self) -> Self:
-        seen: set[str] = {"request"}
+        seen: set[str] = {REQUEST}
         for step in self.steps:
             if step.name in seen:
                 raise ValueError(f"step name '{step.name}' is used twice; give each step its own")
@@ -55,3 +64,20 @@ class Recipe(Contract):
             if slot.split(".")[0] not in seen:
                 raise ValueError(f"'{slot}' is made by no step")
         return self
+
+    @model_validator(mode="after")
+    def _images_can_be_named_by_a_request(self) -> Self:
+        for name in self.images:
+            try:
+                _IMAGE_NAME.validate_python(name)
+            except ValidationError as error:
+                raise ValueError(f"'{image_slot(name)}' is read, and no request can name an image so") from error
+        if len(self.images) > MOST_IMAGES:
+            raise ValueError(f"it reads {len(self.images)} images of the request, which names at most {MOST_IMAGES}")
+        return self
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The names of the images that a request has to bring beside the photos, in the order of their first use."""
+        slots = [slot for step in self.steps for slot in step.inputs.values() if slot != REQUEST_PHOTOS]
+        return tuple(dict.fromkeys(slot.partition(".")[2] for slot in slots if slot.startswith(f"{REQUEST}.")))

@@ -1,8 +1,9 @@
 """What a caller asks for."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
 
 from shared.contracts.base import Contract, Digest, Identifier, Instant, Name, ObjectKey, Seed
 
@@ -30,6 +31,32 @@ class PhotoRef(Contract):
     )
 
 
+def _not_photos(name: str) -> str:
+    if name == PHOTOS:
+        raise ValueError(f"'{PHOTOS}' is the name of the photos of the person; give the image another")
+    return name
+
+
+PHOTOS = "photos"
+MOST_IMAGES = 8
+
+ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$"), AfterValidator(_not_photos)]
+"""What a recipe calls an image that it reads beside the photos: lower case, digits and `_`; not `photos`."""
+
+
+class ImageRef(Contract):
+    """A picture beside the photos that the caller has put under the bucket's `inbox/` prefix."""
+
+    key: Annotated[ObjectKey, StringConstraints(pattern=r"^inbox/")]
+    sha256: Digest
+    shared: bool = Field(
+        default=False, description="not this person's: an erasure of the person leaves what lies at the key to others"
+    )
+
+
+Images = Annotated[dict[ImageName, ImageRef], Field(max_length=MOST_IMAGES)]
+
+
 class SubjectAttributes(Contract):
     """What the prompt may say of the person. All optional; nothing is guessed from the photos."""
 
@@ -53,6 +80,9 @@ class JobRequest(Contract):
     subject: Identifier = Field(description="the person in the photos; owns every artifact derived from them")
     consent: Consent | None = None
     photos: Annotated[tuple[PhotoRef, ...], Field(min_length=1, max_length=5)]
+    images: Images = Field(
+        default_factory=dict, description="exactly those that the recipe reads, by the names it has for them"
+    )
     scenario: Name
     photography_style: Name | None = None
     custom_prompt: Annotated[str, StringConstraints(max_length=1000, strip_whitespace=True)] = ""
@@ -71,3 +101,9 @@ class JobRequest(Contract):
         if self.job_id is not None and self.idempotency_key is not None:
             raise ValueError("state job_id or idempotency_key, not both: the key decides the job's id")
         return self
+
+    @property
+    def own_keys(self) -> Iterator[str]:
+        """Where the person's photos and images lie in the inbox, images that are shared with others apart."""
+        yield from (photo.key for photo in self.photos)
+        yield from (image.key for image in self.images.values() if not image.shared)

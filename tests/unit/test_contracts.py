@@ -17,6 +17,7 @@ from shared.contracts.verdict import rating_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "contracts"
 PHOTO = {"key": "inbox/a.jpg", "sha256": "a" * 64}
+SCHEMAS = schema_files()
 REQUEST: dict[str, Any] = {"subject": "dr-1", "photos": [PHOTO], "scenario": "consultant"}
 
 
@@ -24,10 +25,10 @@ def request(**changes: Any) -> JobRequest:
     return JobRequest.from_json(json.dumps({**REQUEST, **changes}))
 
 
-@pytest.mark.parametrize("name", schema_files())
+@pytest.mark.parametrize("name", SCHEMAS)
 def test_the_documented_schema_is_the_code_s(name: str) -> None:
     """Mend with: python -m shared.contracts.schemas docs/contracts."""
-    assert (DOCS / name).read_text("utf-8") == schema_files()[name]
+    assert (DOCS / name).read_text("utf-8") == SCHEMAS[name]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

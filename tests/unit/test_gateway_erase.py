@@ -251,7 +251,7 @@ def test_a_batch_of_several_people_is_kept_for_the_others() -> None:
     body = BatchRequest(batch_id="autumn", subjects=people, scenarios=("speaker",)).to_json()
     mentions = Mentions(WHO)
     assert mentions.doom(body) is False
-    assert mentions.photos == {photo(WHO).key}
+    assert mentions.originals == {photo(WHO).key}
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[1]", b"7", b'{"subject": 7}', b'{"subject": "dr-gone2"}'])
@@ -264,7 +264,7 @@ def test_photos_outside_the_inbox_are_not_deleted_for_a_message_s_word() -> None
     mentions = Mentions(WHO)
     keys = ["subjects/dr-here/photo/a.png", 5, None]
     assert mentions.doom(json.dumps({"subject": WHO, "photos": [{"key": key} for key in keys]}).encode())
-    assert mentions.photos == set()
+    assert mentions.originals == set()
 
 
 def test_nothing_of_an_erased_subject_is_taken_in_until_it_is_allowed_again(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_every_scenario_s_message_leaves_room_under_16_kib(door: Door, scenario:
     [
         ({"scenario": "consultent"}, "scenario", "consultant"),
         ({"photography_style": "cinematik"}, "photography_style", "cinematic"),
-        ({"recipe": "portrat"}, "recipe", "Did you mean portrait?"),
+        ({"recipe": "portrat"}, "recipe", "Did you mean portrait or portrait-posed?"),
         ({"engine": "portible"}, "engine", "Did you mean portable?"),
         ({"overrides": {"refine": {"grain": 99.0}}}, "overrides.refine.grain", "less than or equal to 4"),
         ({"overrides": {"refine": {"grane": 1.0}}}, "overrides.refine.grane", "Did you mean grain"),
