@@ -75,7 +75,7 @@ def worker(name: str, path: str) -> int:
             note = Note(time.time(), phase, name, os.getpid(), message.job_id)
             os.write(descriptor, json.dumps(asdict(note)).encode() + b"\n")
 
-    return run(STAGES[name], observe)
+    return run(STAGES[name], observe=observe)
 
 
 if __name__ == "__main__":

@@ -41,8 +41,10 @@ from shared.jobs.port import JobStore
 from shared.storage.open import open_store
 from shared.storage.port import ArtifactStore
 from shared.worker.dispatch import Origin
+from shared.worker.figures import process_turnstile
 from shared.worker.operation import Stage
 from shared.worker.process import Loop
+from shared.worker.turn import Turnstile
 from shared.worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -151,7 +153,8 @@ class Pipeline:
             self.connections = opened.enter_context(closing(Connections.open(settings)))
             opened.enter_context(closing(PipelineLock.take(settings.data_dir)))
             resume(self.connections.broker, self.connections.jobs, settings.retry, gateway_name())
-            self._workers = [self._worker(stage) for stage in STAGES]
+            turnstile = process_turnstile()
+            self._workers = [self._worker(stage, turnstile) for stage in STAGES]
             self._gateway = gateway_loops(settings, self.connections)
             self._opened = opened.pop_all()
         loops = (*self._gateway, *self._workers)
@@ -186,7 +189,7 @@ class Pipeline:
         for loop in loops:
             self._threads[loop].join(STOP_PATIENCE_S)
 
-    def _worker(self, stage: str) -> Worker:
+    def _worker(self, stage: str, turnstile: Turnstile) -> Worker:
         origin = Origin(f"{socket.gethostname()}.{stage}.{os.getpid()}", self.settings.retry)
         return Worker(
             STAGES[stage],
@@ -196,6 +199,7 @@ class Pipeline:
             usd_per_hour=self.settings.worker_usd_per_hour,
             limits=self.settings.limits.model_copy(update=NO_FRESH_PROCESS),
             beat_interval_s=self.settings.beat_interval_s,
+            turnstile=turnstile,
         )
 
 

@@ -1,6 +1,7 @@
 """Stages with trivial operations, to test the pipeline without pictures."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
@@ -44,6 +45,13 @@ class Append:
         return Outcome({"text": Output(data, "application/octet-stream", "intermediate")}, {"length": len(data)})
 
 
+class Borrow(Append):
+    """The same, as if on a device: its steps take turns there."""
+
+    def resident_keys(self, _: AppendParams) -> frozenset[str]:
+        return frozenset({"words"})
+
+
 class Judge:
     """Passes everything."""
 
@@ -75,6 +83,9 @@ JUDGE = Operation(
     engines={"portable": EngineSpec(Params, "tests.synthetic:Judge")},
 )
 REFINE = Stage("refine", (TEXT,))
+REFINE_ON_DEVICE = Stage(
+    "refine", (replace(TEXT, engines={"portable": EngineSpec(AppendParams, "tests.synthetic:Borrow")}),)
+)
 UPSCALE = Stage("upscale", (PLAIN,))
 QA = Stage("qa", (JUDGE,))
 SUBJECT = "somebody"

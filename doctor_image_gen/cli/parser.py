@@ -4,6 +4,7 @@ import argparse
 from typing import TypeAlias
 
 STAGES = ("identity", "generate", "swap", "refine", "upscale", "qa")
+ALL_STAGES = "all"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -224,9 +225,9 @@ def _subjects(commands: Commands) -> None:
 
 
 def _processes(commands: Commands) -> None:
-    worker = commands.add_parser("worker", help="run one stage's worker until told to end")
+    worker = commands.add_parser("worker", help="run the workers of one or several stages until told to end")
     worker.set_defaults(handler="processes:worker")
-    worker.add_argument("stage", choices=STAGES)
+    worker.add_argument("stages", nargs="+", metavar="STAGE", choices=(*STAGES, ALL_STAGES), help="%(choices)s")
 
     gateway = commands.add_parser("gateway", help="run intake and journal until told to end")
     gateway.set_defaults(handler="processes:gateway")

@@ -5,12 +5,13 @@ import logging
 import threading
 from contextlib import ExitStack
 
+from doctor_image_gen.cli.parser import ALL_STAGES
 from doctor_image_gen.settings import Settings
 from doctor_image_gen.stack import Connections, gateway_loops
 from doctor_image_gen.stages import STAGES
 from shared.contracts.errors import InvalidInput
 from shared.telemetry.logs import log_to_stderr
-from shared.worker.health import HealthServer, answers, live, ready
+from shared.worker.health import answers, health_told
 from shared.worker.main import run
 from shared.worker.process import serve
 
@@ -18,8 +19,9 @@ log = logging.getLogger(__name__)
 
 
 def worker(arguments: argparse.Namespace) -> int:
-    """One stage's worker, as `python -m services.<stage>` runs it."""
-    return run(STAGES[arguments.stage])
+    """The workers of these stages in one process; of one stage as `python -m services.<stage>` runs it."""
+    wanted = STAGES if ALL_STAGES in arguments.stages else dict.fromkeys(arguments.stages)
+    return run(*(STAGES[stage] for stage in wanted))
 
 
 def gateway(_: argparse.Namespace) -> int:
@@ -33,18 +35,15 @@ def gateway(_: argparse.Namespace) -> int:
         stack.callback(connections.close)
         loops = gateway_loops(settings, connections)
         ending = threading.Event()
-        if settings.health_port is not None:
-            stack.callback(_tell_health(settings, settings.health_port, connections, ending).close)
+        jobs = connections.jobs
+        stack.enter_context(
+            health_told(
+                settings,
+                connections.broker,
+                connections.store,
+                ending.is_set,
+                jobs=lambda: answers(lambda: jobs.recent(1)),
+            )
+        )
         log.info("the gateway is ready")
         return serve(loops, settings.shutdown_grace_s, ending)
-
-
-def _tell_health(settings: Settings, port: int, connections: Connections, ending: threading.Event) -> HealthServer:
-    broker, store, jobs = connections.broker, connections.store, connections.jobs
-    reports = {
-        "/live": lambda: live(broker),
-        "/ready": lambda: ready(broker, store, jobs=answers(lambda: jobs.recent(1)), draining=ending.is_set()),
-    }
-    health = HealthServer(settings.health_host, port, reports)
-    log.info("health at http://%s:%d/live and /ready", settings.health_host, health.port)
-    return health

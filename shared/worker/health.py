@@ -1,19 +1,28 @@
-"""Liveness and readiness over HTTP, for whoever runs the process: GET /live and GET /ready."""
+"""Liveness, readiness and figures over HTTP, for whoever runs the process: GET /live, /ready and /figures."""
 
 import json
+import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from shared.broker.port import Broker
 from shared.contracts.errors import DoctorGenError
 from shared.storage.port import ArtifactStore
+from shared.worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
 
 LOOP_AGE_LIMIT_S = 15.0
 PROBE_KEY = "inbox/is-the-store-there"
+FIGURES = "/figures"
 
 Report = Mapping[str, str]
 """What is looked at, and "ok" or what is wrong with it."""
+
+Figures = Mapping[str, float]
+"""Counters and gauges by name."""
 
 
 def live(broker: Broker) -> Report:
@@ -55,15 +64,28 @@ def loaded(models: bool) -> str:
 
 
 class HealthServer:
-    """Answers 200 when every line of a report is ok, 503 otherwise, with the report as JSON."""
+    """Answers 200 when every line of a report is ok, 503 otherwise, with the report as JSON; to /figures with these."""
 
-    def __init__(self, host: str, port: int, reports: Mapping[str, Callable[[], Report]]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        reports: Mapping[str, Callable[[], Report]],
+        figures: Callable[[], Figures] = dict,
+    ) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 report = reports.get(self.path)
-                found = {"path": "there are " + ", ".join(reports)} if report is None else report()
-                well = all(line == "ok" for line in found.values())
-                self.send_response(404 if report is None else 200 if well else 503)
+                if report is not None:
+                    found = report()
+                    self._answer(200 if all(line == "ok" for line in found.values()) else 503, found)
+                elif self.path == FIGURES:
+                    self._answer(200, figures())
+                else:
+                    self._answer(404, {"path": "there are " + ", ".join((*reports, FIGURES))})
+
+            def _answer(self, status: int, found: Report | Figures) -> None:
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
                 self.wfile.write(json.dumps(found).encode())
@@ -85,3 +107,37 @@ class HealthServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+@contextmanager
+def health_told(
+    settings: WorkerSettings,
+    broker: Broker,
+    store: ArtifactStore,
+    draining: Callable[[], bool],
+    figures: Callable[[], Figures] = dict,
+    **further: Callable[[], str],
+) -> Iterator[HealthServer | None]:
+    """Answer where the settings say, until the block ends; nowhere (None) where they name no port.
+
+    Args:
+        settings: their `health_host` and `health_port`.
+        broker: the process's.
+        store: the process's.
+        draining: whether the process is ending.
+        figures: what /figures tells.
+        further: what /ready looks at beyond broker, store and draining.
+    """
+    if settings.health_port is None:
+        yield None
+        return
+    reports = {
+        "/live": lambda: live(broker),
+        "/ready": lambda: ready(broker, store, draining=draining(), **{name: look() for name, look in further.items()}),
+    }
+    server = HealthServer(settings.health_host, settings.health_port, reports, figures)
+    log.info("health at http://%s:%d/live, /ready and %s", settings.health_host, server.port, FIGURES)
+    try:
+        yield server
+    finally:
+        server.close()

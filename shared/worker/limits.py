@@ -35,6 +35,10 @@ class WorkerLimits(BaseModel):
         """How long a step of a stage may take."""
         return self.stage_deadline_s.get(stage, self.step_deadline_s)
 
+    def longest_wait_s(self, stage: str) -> float:
+        """How long a step may wait before it is computed: half of what the broker allows beyond the deadline."""
+        return (self.consumer_timeout_s - self.deadline_s(stage)) / 2
+
     def is_spent(self, steps: int, rss_bytes: int) -> bool:
         """Whether a worker that has done so many steps and holds so much memory should make room."""
         too_many = self.recycle_after_steps is not None and steps >= self.recycle_after_steps

@@ -1,8 +1,9 @@
-"""Runs one stage's worker as a process: `python -m services.<stage>`."""
+"""Runs workers as a process: `python -m services.<stage>`, or several stages with `doctorgen worker`."""
 
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from shared.broker.open import open_broker
@@ -12,7 +13,8 @@ from shared.storage.open import open_store
 from shared.storage.port import ArtifactStore
 from shared.telemetry.logs import log_to_stderr
 from shared.worker.dispatch import Origin
-from shared.worker.health import HealthServer, live, loaded, ready
+from shared.worker.figures import device_figures, process_turnstile
+from shared.worker.health import health_told, loaded
 from shared.worker.operation import Stage
 from shared.worker.process import serve
 from shared.worker.settings import WorkerSettings
@@ -26,11 +28,12 @@ def worker_name(stage: str) -> str:
     return f"{socket.gethostname()}.{stage}.{os.getpid()}"
 
 
-def run(stage: Stage, observe: Observer = nobody) -> int:
+def run(*stages: Stage, observe: Observer = nobody) -> int:
     """Work until SIGTERM or SIGINT, or until the worker's limits say that a fresh process should go on.
 
-    The current step gets `shutdown_grace_s` to finish; after that its message is handed back. The exit status is 0;
-    1 when the worker broke (a step hangs, the device is poisoned), 2 when it could not be started.
+    Each stage has a thread of its own; on the process's device they take turns. The current steps get
+    `shutdown_grace_s` to finish; after that their messages are handed back. The exit status is 0; 1 when a worker broke
+    (a step hangs, the device is poisoned), 2 when it could not be started.
     """
     log_to_stderr()
     try:
@@ -41,7 +44,7 @@ def run(stage: Stage, observe: Observer = nobody) -> int:
         return 2
     with ExitStack() as stack:
         stack.callback(broker.close)
-        return _run(stage, settings, broker, store, observe, stack)
+        return _run(stages, settings, broker, store, observe, stack)
 
 
 def _open(settings: WorkerSettings) -> tuple[Broker, ArtifactStore]:
@@ -59,33 +62,41 @@ def _open(settings: WorkerSettings) -> tuple[Broker, ArtifactStore]:
 
 
 def _run(
-    stage: Stage,
+    stages: Sequence[Stage],
     settings: WorkerSettings,
     broker: Broker,
     store: ArtifactStore,
     observe: Observer,
     stack: ExitStack,
 ) -> int:
-    origin = Origin(worker_name(stage.name), settings.retry)
-    worker = Worker(
-        stage,
-        broker,
-        store,
-        origin,
-        usd_per_hour=settings.worker_usd_per_hour,
-        limits=settings.limits,
-        beat_interval_s=settings.beat_interval_s,
-        observe=observe,
+    turnstile = process_turnstile()
+    workers = [
+        Worker(
+            stage,
+            broker,
+            store,
+            Origin(worker_name(stage.name), settings.retry),
+            usd_per_hour=settings.worker_usd_per_hour,
+            limits=settings.limits,
+            beat_interval_s=settings.beat_interval_s,
+            observe=observe,
+            turnstile=turnstile,
+        )
+        for stage in stages
+    ]
+    for worker in workers:
+        stack.callback(worker.hand_back)
+    stack.enter_context(
+        health_told(
+            settings,
+            broker,
+            store,
+            draining=lambda: any(worker.is_draining for worker in workers),
+            figures=lambda: device_figures(turnstile),
+            models=lambda: loaded(all(worker.warm for worker in workers)),
+        )
     )
-    stack.callback(worker.hand_back)
-    if settings.health_port is not None:
-        reports = {
-            "/live": lambda: live(broker),
-            "/ready": lambda: ready(broker, store, models=loaded(worker.warm), draining=worker.is_draining),
-        }
-        health = HealthServer(settings.health_host, settings.health_port, reports)
-        stack.callback(health.close)
-        log.info("health at http://%s:%d/live and /ready", settings.health_host, health.port)
-    worker.warm_up(settings.warm_engines)
-    log.info("worker %s is ready", origin.worker)
-    return serve((worker,), settings.shutdown_grace_s)
+    for worker in workers:
+        worker.warm_up(settings.warm_engines)
+    log.info("worker %s is ready", ", ".join(worker_name(stage.name) for stage in stages))
+    return serve(workers, settings.shutdown_grace_s)

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
@@ -74,6 +75,20 @@ class Engine(Protocol[P]):
             InvalidInput: the caller's photos or words cannot be used; names the field and the mend.
             ResourceExhausted: out of memory.
             Permanent: retrying cannot help.
+        """
+
+
+@runtime_checkable
+class TakesTurns(Protocol):
+    """What an engine has beyond `Engine` if it computes on the process's device: its steps take turns there.
+
+    Steps of all other engines, as the portable ones, never wait for one another.
+    """
+
+    def resident_keys(self, params: Any, /) -> AbstractSet[str]:
+        """What a step with these parameters borrows of the process's Residency: the keys.
+
+        May be empty: then nothing has to be moved for the step, but it takes its turn all the same.
         """
 
 

@@ -1,7 +1,9 @@
 """One step's life: skip what stands, otherwise compute, store the artifacts, then the manifest that commits them."""
 
 from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal, TypeVar
@@ -15,7 +17,7 @@ from shared.storage.artifacts import fetch, store_artifact
 from shared.storage.manifests import read_manifest, write_manifest
 from shared.storage.port import ArtifactStore
 from shared.worker.keys import step_key
-from shared.worker.operation import Engine, EngineSpec, Outcome, Params, Stage, Work
+from shared.worker.operation import Engine, EngineSpec, Outcome, Params, Stage, TakesTurns, Work
 
 T = TypeVar("T")
 
@@ -36,13 +38,17 @@ class CorruptInputError(IntegrityError):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A message with everything resolved that decides its step key."""
+    """A message with everything resolved that decides its step key.
+
+    `residents` are the keys of what its engine borrows on the process's device; None where it computes elsewhere.
+    """
 
     message: StepMessage
     engine: Engine[Params]
     smaller_plans: int
     params: Params
     models: Mapping[str, str]
+    residents: AbstractSet[str] | None
     inputs: Mapping[str, tuple[ArtifactRef, ...]]
     key: Digest
 
@@ -113,17 +119,19 @@ def prepare(message: StepMessage, engines: Engines) -> Prepared:
     digests = {name: tuple(ref.sha256 for ref in refs) for name, refs in inputs.items()}
     models = dict(engine.models(params))
     key = step_key(step, models, digests)
-    return Prepared(message, engine, spec.smaller_plans, params, models, inputs, key)
+    residents = engine.resident_keys(params) if isinstance(engine, TakesTurns) else None
+    return Prepared(message, engine, spec.smaller_plans, params, models, residents, inputs, key)
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """What a step needs of the world."""
+    """What a step needs of the world. Its engine runs within `turn`, which may keep it waiting."""
 
     store: ArtifactStore
     io: Executor
     worker: str
     usd_per_hour: float
+    turn: Callable[[Prepared], AbstractContextManager[None]]
     reached: Callable[[Phase, StepMessage], None]
     progress: Callable[[float], None]
 
@@ -154,11 +162,13 @@ def perform(prepared: Prepared, context: StepContext) -> tuple[Manifest, bool]:
         return manifest, True
 
     inputs = {name: tuple(blob.result() for blob in blobs) for name, blobs in fetched.items()}
-    context.reached("started", message)
-    started_at, clock = now(), perf_counter()
     plan = min(message.plan, prepared.smaller_plans)
-    outcome = prepared.engine.run(Work(prepared.params, inputs, message.step.seed or 0, context.progress, plan))
-    seconds = perf_counter() - clock
+    work = Work(prepared.params, inputs, message.step.seed or 0, context.progress, plan)
+    with context.turn(prepared):
+        context.reached("started", message)
+        started_at, clock = now(), perf_counter()
+        outcome = prepared.engine.run(work)
+        seconds = perf_counter() - clock
     context.reached("computed", message)
     context.progress(1.0)
 

@@ -2,8 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from random import Random
 from time import monotonic
 
@@ -59,6 +60,8 @@ from shared.worker.step import (
     record_of,
 )
 from shared.worker.step_thread import StepThread
+from shared.worker.turn import Turnstile
+from shared.worker.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +87,16 @@ class _HandedBackError(Exception):
     """The delivery was given back at shutdown while its step ran; whatever the step makes is dropped."""
 
 
+class _NotYetError(Exception):
+    """The step waits for its turn and shall not any longer: its message goes back."""
+
+
 class Worker:
     """Works off one stage's queues, one step at a time, interactive jobs first.
 
     The thread that calls `run` talks; another computes, so that a step that hangs can be left behind. `stop` lets the
-    current step finish; `hand_back` gives its message back at once and uncounted.
+    current step finish; `hand_back` gives its message back at once and uncounted. Workers that share a device share a
+    turnstile; a step that waits there when the worker is stopped is handed back.
     """
 
     def __init__(
@@ -102,6 +110,7 @@ class Worker:
         limits: WorkerLimits | None = None,
         beat_interval_s: float = 5.0,
         observe: Observer = nobody,
+        turnstile: Turnstile | None = None,
         rng: Random | None = None,
     ) -> None:
         self.stage = stage
@@ -114,6 +123,7 @@ class Worker:
         self._limits = limits or WorkerLimits()
         self._beat_interval_s = beat_interval_s
         self._observe = observe
+        self._turnstile = turnstile or Turnstile(frozenset)
         self._rng = rng or Random()
         self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"{stage.name}-io")
         self._stopping = threading.Event()
@@ -217,15 +227,18 @@ class Worker:
             return
         message = message.model_copy(update={"attempts": message.attempts + crashes})
         deadline_s = self._limits.deadline_s(self.stage.name)
-        attempt = steps.submit(lambda: self._attempt(message))
+        watch = Watch()
+        attempt = steps.submit(lambda: self._attempt(message, watch))
         try:
-            self._settle(attempt.result(deadline_s), message)
+            self._settle(watch.result(attempt, deadline_s), message)
         except TimeoutError as error:
             late = StepTimedOut(f"the step ran longer than {deadline_s:g} s, the deadline of '{self.stage.name}'")
             self._settle(failed(message, late, self._origin, self._rng), message)
             raise WorkerSpentError(str(late)) from error
         except _HandedBackError:
             return
+        except _NotYetError:
+            self.hand_back()
         except StoreAway:
             log.warning("the object store is away; %s waits for it", self._origin.worker, exc_info=True)
             self.hand_back()
@@ -234,19 +247,19 @@ class Worker:
             self._settle(failed(message, error, self._origin, self._rng), message)
             raise WorkerSpentError(str(error)) from error
 
-    def _attempt(self, message: StepMessage) -> Dispatch:
+    def _attempt(self, message: StepMessage, watch: Watch) -> Dispatch:
         prepared: Prepared | None = None
         try:
             self._still_wanted(message)
             prepared = prepare(message, self._engines)
-            manifest, reused = perform(prepared, self._context(message))
+            manifest, reused = perform(prepared, self._context(message, watch))
             record = record_of(message, manifest, reused=reused)
             ahead = advance(message, manifest, record)
             if not message.is_last:
                 return advanced(message, record, ahead, self._origin)
             verdict = Verdict.from_json(reaching(fetch, self._store, ahead.artifacts[ahead.verdict][0]))
             return completed(message, record, ahead, verdict.summary(), self._origin)
-        except (_HandedBackError, StoreAway):
+        except (_HandedBackError, _NotYetError, StoreAway):
             raise
         except EXPECTED as error:
             log.info("step %s of job %s ends: %s", message.step.name, message.job_id, error)
@@ -312,7 +325,7 @@ class Worker:
             else:
                 return
 
-    def _context(self, message: StepMessage) -> StepContext:
+    def _context(self, message: StepMessage, watch: Watch) -> StepContext:
         told = monotonic()
 
         def progress(fraction: float) -> None:
@@ -328,9 +341,28 @@ class Worker:
             io=self._io,
             worker=self._origin.worker,
             usd_per_hour=self._usd_per_hour,
+            turn=lambda prepared: self._turn(prepared, watch),
             reached=self._reached,
             progress=progress,
         )
+
+    @contextmanager
+    def _turn(self, prepared: Prepared, watch: Watch) -> Iterator[None]:
+        if prepared.residents is None:
+            yield
+            return
+
+        def still_waits() -> None:
+            self._still_wanted(prepared.message)
+            if self._stopping.is_set() or watch.waited_s() > self._limits.longest_wait_s(self.stage.name):
+                raise _NotYetError
+
+        with watch.waiting():
+            self._turnstile.enter(prepared.residents, still_waits)
+        try:
+            yield
+        finally:
+            self._turnstile.leave()
 
     def _still_wanted(self, message: StepMessage) -> None:
         if self._current is None:

@@ -26,7 +26,7 @@ def main(stage: str) -> int:
             account.note(phase, f"{message.subject}/{step_key(message.step, {}, digests)}")
         end.strikes(phase)
 
-    return run(STAGES[stage], observe)
+    return run(STAGES[stage], observe=observe)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def main(stage: str, where: str, folder: str) -> int:
             while not go.exists():
                 told.wait(LOOK_EVERY_S)
 
-    return run(STAGES[stage], observe)
+    return run(STAGES[stage], observe=observe)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def main(stage: str, deadly: str) -> int:
         if phase == deadly:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return run(STAGES[stage], observe)
+    return run(STAGES[stage], observe=observe)
 
 
 if __name__ == "__main__":

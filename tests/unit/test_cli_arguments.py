@@ -111,7 +111,9 @@ def test_words_that_are_no_command_end_with_status_2_and_the_usage(
 
 def test_every_stage_has_its_worker() -> None:
     for stage in STAGES:
-        assert build_parser().parse_args(["worker", stage]).stage == stage
+        assert build_parser().parse_args(["worker", stage]).stages == [stage]
+    assert build_parser().parse_args(["worker", "swap", "qa"]).stages == ["swap", "qa"]
+    assert build_parser().parse_args(["worker", "all"]).stages == ["all"]
 
 
 @pytest.mark.parametrize(

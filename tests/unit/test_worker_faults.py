@@ -4,8 +4,10 @@ import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from random import Random
+from time import monotonic
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -13,22 +15,28 @@ import pytest
 
 from shared.broker.embedded import EmbeddedBroker
 from shared.broker.holding import HOLDS_HEADER
-from shared.broker.port import Subscription
-from shared.broker.topology import EVENTS, dead_queue, queue_name, topology
+from shared.broker.port import Outgoing, Subscription
+from shared.broker.topology import CONTROL, EVENTS, dead_queue, queue_name, topology
 from shared.contracts.beat import Beat
+from shared.contracts.control import Control
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.errors import Transient
 from shared.contracts.event import TERMINAL, Event
 from shared.contracts.step import StepMessage
+from shared.models.process import use_residency
+from shared.models.residency import Budget, Figures, Residency
 from shared.worker.dispatch import Origin, step_outgoing
-from shared.worker.health import HealthServer, live, loaded, ready
+from shared.worker.figures import NAMES, device_figures
+from shared.worker.health import health_told, loaded, ready
 from shared.worker.limits import WorkerLimits
 from shared.worker.operation import Stage, Work
 from shared.worker.retry import RetryPolicy, RetryRule
+from shared.worker.settings import WorkerSettings
+from shared.worker.turn import Turnstile
 from shared.worker.worker import Worker, WorkerSpentError
 from tests import synthetic
 from tests.fakes import MemoryStore
-from tests.synthetic import QA, REFINE, UPSCALE, AppendParams, first_message, ran
+from tests.synthetic import QA, REFINE, REFINE_ON_DEVICE, UPSCALE, AppendParams, first_message, ran
 
 SOON = RetryRule(attempts=3, base_delay_ms=1)
 KINDS = ("Transient", "StepTimedOut", "WorkerCrashed", "IntegrityError", "ResourceExhausted", "DevicePoisoned")
@@ -51,7 +59,13 @@ class House:
         self.raised: list[Exception] = []
         self._running: list[tuple[Worker, threading.Thread]] = []
 
-    def worker(self, stage: Stage, limits: WorkerLimits | None = None, broker: EmbeddedBroker | None = None) -> Worker:
+    def worker(
+        self,
+        stage: Stage,
+        limits: WorkerLimits | None = None,
+        broker: EmbeddedBroker | None = None,
+        turnstile: Turnstile | None = None,
+    ) -> Worker:
         """Start one; what its `run` raises is kept."""
         worker = Worker(
             stage,
@@ -61,6 +75,7 @@ class House:
             usd_per_hour=1,
             limits=limits,
             beat_interval_s=0.05,
+            turnstile=turnstile,
             rng=Random(1),
         )
 
@@ -353,30 +368,113 @@ def test_a_worker_says_what_it_has_in_hand_and_when_it_goes(house: House) -> Non
     assert (gone.steps_done, gone.in_hand) == (1, ())
 
 
+class Taken(Turnstile):
+    """Another step is on the device until the test ends its turn; tells who comes and who waits."""
+
+    def __init__(self) -> None:
+        super().__init__(frozenset, look_every_s=0.001)
+        self.came, self.asked = threading.Semaphore(0), threading.Semaphore(0)
+        super().enter(frozenset(), lambda: None)
+
+    def enter(self, models: AbstractSet[str], still_waits: Callable[[], None]) -> None:
+        def asked() -> None:
+            self.asked.release()
+            still_waits()
+
+        self.came.release()
+        super().enter(models, asked)
+
+
+def test_waiting_for_the_device_is_no_work(house: House) -> None:
+    """Neither the step's deadline nor its seconds, and so its cost, count it."""
+    turnstile = Taken()
+    house.worker(REFINE_ON_DEVICE, WorkerLimits(step_deadline_s=0.2), turnstile=turnstile)
+    house.publish(first_message(house.store))
+    assert turnstile.asked.acquire(timeout=PATIENCE_S)
+    until = monotonic() + 0.3
+    while monotonic() < until:
+        assert turnstile.asked.acquire(timeout=PATIENCE_S)
+    turnstile.leave()
+    finished = house.until(lambda event: event.kind in ("finished", "retrying"))
+    assert finished.record is not None, finished.error
+    assert finished.record.seconds < 0.2
+
+
+def test_a_job_can_be_cancelled_while_its_step_waits_for_the_device(house: House) -> None:
+    turnstile = Taken()
+    house.worker(REFINE_ON_DEVICE, turnstile=turnstile)
+    house.publish(first_message(house.store))
+    assert turnstile.asked.acquire(timeout=PATIENCE_S)
+    house.broker.publish(Outgoing(CONTROL, "", Control(kind="cancel", job_id="job-1").to_json(), "c", mandatory=False))
+    assert house.until_ended().kind == "cancelled"
+    turnstile.leave()
+    house.publish(first_message(house.store, job_id="job-2", word="b"))
+    house.until(lambda event: event.kind == "finished")
+    assert ran == ["b"]
+
+
+def test_a_step_that_waits_for_the_device_is_handed_back_at_shutdown(house: House) -> None:
+    turnstile = Taken()
+    worker = house.worker(REFINE_ON_DEVICE, turnstile=turnstile)
+    house.publish(first_message(house.store))
+    assert turnstile.asked.acquire(timeout=PATIENCE_S)
+    worker.stop()
+    house.join()
+    assert house.broker.depth(queue_name("refine", "interactive")) == 1
+    assert (ran, house.events, house.raised) == ([], [], [])
+
+
+def test_a_step_goes_back_before_the_broker_takes_it_from_a_worker_that_waits(house: House) -> None:
+    turnstile = Taken()
+    limits = WorkerLimits(step_deadline_s=0.9, consumer_timeout_s=1.0)
+    house.worker(REFINE_ON_DEVICE, limits, turnstile=turnstile)
+    house.publish(first_message(house.store))
+    for _ in range(2):
+        assert turnstile.came.acquire(timeout=PATIENCE_S), "it comes again"
+    turnstile.leave()
+    assert house.until(lambda event: event.kind == "finished").attempt == 1
+
+
+def test_engines_that_compute_elsewhere_do_not_wait_for_the_device(house: House) -> None:
+    house.worker(REFINE, turnstile=Taken())
+    house.publish(first_message(house.store))
+    house.until(lambda event: event.kind == "finished")
+
+
 def test_liveness_and_readiness_are_told_over_http(house: House) -> None:
-    draining: list[bool] = [False]
-    server = HealthServer(
-        "127.0.0.1",
-        0,
-        {
-            "/live": lambda: live(house.broker),
-            "/ready": lambda: ready(house.broker, house.store, models=loaded(True), draining=draining[0]),
-        },
-    )
-    try:
+    draining = threading.Event()
+    settings = WorkerSettings(health_port=0)
+    turnstile = Turnstile(frozenset)
+    with health_told(
+        settings,
+        house.broker,
+        house.store,
+        draining.is_set,
+        lambda: device_figures(turnstile),
+        models=lambda: loaded(True),
+    ) as server:
+        assert server is not None
         address = f"http://127.0.0.1:{server.port}"
         with urlopen(f"{address}/live") as answer:  # noqa: S310 - our own server
             assert set(json.load(answer).values()) == {"ok"}
         with urlopen(f"{address}/ready") as answer:  # noqa: S310 - our own server
             assert answer.status == 200
-        draining[0] = True
+        turnstile.enter(frozenset(), lambda: None)
+        with urlopen(f"{address}/figures") as answer:  # noqa: S310 - our own server
+            assert json.load(answer)["doctorgen_turns_total"] == 1
+        draining.set()
         with pytest.raises(HTTPError) as refused:
             urlopen(f"{address}/ready")  # noqa: S310 - our own server
         assert refused.value.code == 503
         assert json.load(refused.value)["draining"] == "the process is ending"
         refused.value.close()
-    finally:
-        server.close()
+
+
+def test_the_figures_tell_all_of_the_process_s_models() -> None:
+    assert [field.name for field in dataclasses.fields(Figures)] == list(NAMES)
+    with use_residency(Residency(Budget(10, 10))):
+        found = device_figures(Turnstile(frozenset))
+    assert {found[name] for name in NAMES.values()} == {0}
 
 
 def test_a_store_that_does_not_answer_is_named_as_the_reason(house: House) -> None:
