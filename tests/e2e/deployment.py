@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,14 +131,24 @@ class Deployment:
         )
 
 
+APART = {stage: (f"services.{stage}",) for stage in STAGES}
+"""A worker process a stage: its command by its name."""
+
+
 @contextmanager
-def deployed(broker_url: str, storage: StorageSettings, jobs_url: str, folder: Path) -> Iterator[Deployment]:
+def deployed(
+    broker_url: str,
+    storage: StorageSettings,
+    jobs_url: str,
+    folder: Path,
+    workers: Mapping[str, tuple[str, ...]] = APART,
+) -> Iterator[Deployment]:
     """Gateway and workers, ready; ended politely afterwards, each with exit status 0."""
     deployment = Deployment(broker_url, storage, jobs_url, folder)
     try:
         deployment.start("gateway", "doctor_image_gen.cli", "gateway")
-        for stage in STAGES:
-            deployment.start(stage, f"services.{stage}")
+        for name, command in workers.items():
+            deployment.start(name, *command)
         for process in deployment.processes.values():
             process.wait_until_ready()
         yield deployment

@@ -30,6 +30,7 @@ METADATA = {
     "model",
     "engines",
     "models",
+    "licences",
     "identity_score",
     "identity_rating",
     "verdict",
