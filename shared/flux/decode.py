@@ -58,14 +58,20 @@ def load_vae(path: Path, dtype: torch.dtype, device: str, architecture: dict[str
     return made.eval().requires_grad_(False)
 
 
+def tile_from(vae: Any, pixels: int) -> None:
+    """From how many pixels on `decode` and `encode` are to work in tiles with this autoencoder."""
+    vae.tiled_from_pixels = pixels
+
+
 @torch.no_grad()
-def decode(vae: Any, latent: Tensor, tiled_from: int = TILED_FROM_PIXELS) -> Image:
+def decode(vae: Any, latent: Tensor, tiled_from: int | None = None) -> Image:
     """The picture of a latent.
 
     Args:
         vae: diffusers' `AutoencoderKL`; its config gives scale and shift, its device and dtype are computed in.
         latent: [1, C, h, w].
-        tiled_from: pictures of more pixels are decoded in tiles that overlap and fade into each other.
+        tiled_from: pictures of more pixels are decoded in tiles that overlap and fade into each other; where None, as
+            `tile_from` said, or from TILED_FROM_PIXELS on.
 
     Returns:
         uint8 RGB (8 h, 8 w, 3).
@@ -75,7 +81,7 @@ def decode(vae: Any, latent: Tensor, tiled_from: int = TILED_FROM_PIXELS) -> Ima
     """
     _check_finite("latent", latent)
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
-    vae.use_tiling = latent.shape[-2] * latent.shape[-1] * scale * scale > tiled_from
+    vae.use_tiling = latent.shape[-2] * latent.shape[-1] * scale * scale > _limit(vae, tiled_from)
     encoded = to_vae(latent, vae.config.scaling_factor, vae.config.shift_factor)
     picture = vae.decode(encoded.to(vae.device, vae.dtype), return_dict=False)[0].float()
     _check_finite("decoded picture", picture)
@@ -83,12 +89,12 @@ def decode(vae: Any, latent: Tensor, tiled_from: int = TILED_FROM_PIXELS) -> Ima
 
 
 @torch.no_grad()
-def encode(vae: Any, image: Image, tiled_from: int = TILED_FROM_PIXELS) -> Tensor:
+def encode(vae: Any, image: Image, tiled_from: int | None = None) -> Tensor:
     """The latent [1, C, H / 8, W / 8] in fp32 of a picture, uint8 RGB (H, W, 3) with sides that 16 divides.
 
     It is the mode of the autoencoder's distribution, so no seed takes part. Tiles are as for `decode`.
     """
-    vae.use_tiling = image.shape[0] * image.shape[1] > tiled_from
+    vae.use_tiling = image.shape[0] * image.shape[1] > _limit(vae, tiled_from)
     picture = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1.0
     encoded = vae.encode(picture.to(vae.device, vae.dtype)).latent_dist.mode().float()
     return to_model(encoded, vae.config.scaling_factor, vae.config.shift_factor)
@@ -124,6 +130,11 @@ def previewer(vae: Any, side: int = 4) -> Previewer:
     encoded = to_vae(flat, vae.config.scaling_factor, vae.config.shift_factor).to(vae.device, vae.dtype)
     colours = torch.cat([vae.decode(one[None], return_dict=False)[0] for one in encoded]).float().cpu().mean(dim=(2, 3))
     return Previewer((colours[:channels] - colours[channels:-1]) / 2, colours[-1])
+
+
+def _limit(vae: Any, tiled_from: int | None) -> int:
+    limit: int = getattr(vae, "tiled_from_pixels", TILED_FROM_PIXELS) if tiled_from is None else tiled_from
+    return limit
 
 
 def _to_bytes(picture: Tensor) -> Image:

@@ -5,7 +5,8 @@ ten become 1000 four times, 996 three times, 992 twice and 988. ComfyUI keeps fp
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -107,18 +108,57 @@ class SigmaScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
 
 
 class _Given(NamedTuple):
+    """What the embedding of time is to have, times 1000."""
+
     time: torch.Tensor
     guidance: torch.Tensor | None
 
 
-_GIVEN: ContextVar[_Given] = ContextVar("_GIVEN")
+_given: ContextVar[_Given | None] = ContextVar("given", default=None)
+
+
+def _exact(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Before the embedding of time: what the call was given, and not what its model made of it.
+
+    It asks whose call it is in, since all calls of a shared model meet all their hooks.
+    """
+    mine = _given.get()
+    if mine is None:
+        return args
+    return (mine.time, *args[1:]) if mine.guidance is None else (mine.time, mine.guidance, *args[2:])
+
+
+def _times_1000(time: torch.Tensor, guidance: torch.Tensor | None) -> _Given:
+    return _Given(time.float() * TIMES, None if guidance is None else guidance.float() * TIMES)
+
+
+@contextmanager
+def unrounded(transformer: Any, time: torch.Tensor, guidance: torch.Tensor | None = None) -> Iterator[None]:
+    """For the time of a call, let the embedding of time have it and the guidance in fp32.
+
+    diffusers' `forward` rounds both to the dtype of the tokens before it takes their sines and cosines, ComfyUI after:
+    in bf16 a time moves by up to 2 of 1000, and a guidance of 3.5 becomes 3.504. A whole model that was compiled keeps
+    no heed of hooks: compile its blocks instead.
+
+    Args:
+        transformer: a FluxTransformer2DModel, or what else embeds time as it does.
+        time: sigma [B], as the call is given it.
+        guidance: [B], the same; None leaves it as the model made it.
+    """
+    token = _given.set(_times_1000(time, guidance))
+    hook = transformer.time_text_embed.register_forward_pre_hook(_exact)
+    try:
+        yield
+    finally:
+        hook.remove()
+        _given.reset(token)
 
 
 def take_float32(transformer: Any) -> Callable[[], None]:
-    """Let a FLUX transformer of narrow weights be given fp32 latents, and see the exact times and guidance.
+    """Let all calls of a FLUX transformer have exact times, and of a narrow one be given fp32 latents.
 
-    Latents and text are narrowed on the way in, as the weights ask for. The time is not: diffusers rounds it before it
-    takes its sine and cosine, ComfyUI after.
+    For diffusers' pipelines, whose calls are theirs. Latents and text are narrowed on the way in, as the weights ask
+    for; times and guidance are not (`unrounded`).
 
     Args:
         transformer: a FluxTransformer2DModel. It is called with keywords, as the pipelines do.
@@ -128,21 +168,13 @@ def take_float32(transformer: Any) -> Callable[[], None]:
     """
 
     def narrow(_: Any, args: tuple[()], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
-        guidance = kwargs.get("guidance")
-        _GIVEN.set(
-            _Given(kwargs["timestep"].float() * TIMES, None if guidance is None else guidance.float() * TIMES),
-        )
+        _given.set(_times_1000(kwargs["timestep"], kwargs.get("guidance")))
         names = ("hidden_states", "encoder_hidden_states", "pooled_projections")
         return args, kwargs | {name: kwargs[name].to(transformer.dtype) for name in names}
 
-    def exact(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        time, guidance = _GIVEN.get()
-        pooled = args[-1]
-        return (time, pooled) if guidance is None else (time, guidance, pooled)
-
     hooks = (
         transformer.register_forward_pre_hook(narrow, with_kwargs=True),
-        transformer.time_text_embed.register_forward_pre_hook(exact),
+        transformer.time_text_embed.register_forward_pre_hook(_exact),
     )
 
     def take_back() -> None:

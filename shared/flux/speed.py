@@ -1,69 +1,215 @@
-"""Ways to run the same weights faster. Each changes results by rounding at most; all are off unless asked for.
+"""Ways to run the same weights faster or in less memory, all off unless asked for: see docs/speed.md.
 
-Sources: diffusers' guides on attention backends, fused projections and regional compilation.
+Sources: diffusers' guides on attention backends, fused projections, regional compilation and caching; torchao's
+`Float8Tensor`; C. Zeyi, ParaAttention's first-block cache.
 """
 
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from diffusers import FirstBlockCacheConfig
+from diffusers.models.attention import AttentionModuleMixin
+from torch import nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from shared.contracts.errors import Permanent
+from shared.contracts.errors import InvalidInput, Permanent
+from shared.flux.decode import tile_from
+from shared.models.settings import Attention, Fp8, Speed
 
-Attention = Literal[
-    "native", "_native_cudnn", "_native_efficient", "_native_flash", "_native_math", "flash", "_flash_3"
-]
-"""diffusers' names of attention kernels that are exact up to rounding and that no hub has to be asked for."""
+__all__ = ["Attention", "Fp8", "Speed", "check_takes_loras", "speed_up"]
 
-PACKAGES = {"flash": "flash_attn", "_flash_3": "flash_attn_interface"}
-RECOMPILE_LIMIT = 32
+PACKAGES: Final = {"flash": "flash_attn", "_flash_3": "flash_attn_interface"}
+RECOMPILE_LIMIT: Final = 32
 """PyTorch's own of 8 is used up by four kinds of call: with no identity, one, several, and masks."""
-
-
-class Speed(BaseModel):
-    """What to do to the models of a pipeline, before the first picture."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    fused_qkv: bool = Field(
-        default=False,
-        description="One multiplication for query, key and value. FLUX.1 takes 4.3 GB more in bf16, because the three "
-        "stay; LoRA adapters must be loaded before it and merged.",
-    )
-    channels_last_vae: bool = Field(
-        default=False,
-        description="Store the VAE's convolutions with the channels innermost, as tensor cores read them.",
-    )
-    compiled_blocks: bool = Field(
-        default=False, description="Compile the repeated blocks at the first picture, which then takes minutes longer."
-    )
-    attention: Attention | None = Field(default=None, description="The attention kernel; None is torch's own choice.")
+FP8_CAPABILITY: Final = (8, 9)
+"""Of the first GPUs that multiply in 8-bit floats, and that a compiler can widen them on: Ada, then Hopper."""
+SEPARATE: Final = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj")
+"""What fusing makes one of, and another of the text's."""
+CONTROLS: Final = ("controlnet_block_samples", "controlnet_single_block_samples")
+NEVER: Final = -1.0
+"""A threshold that no change lies under."""
 
 
 def speed_up(transformer: Any, vae: Any, speed: Speed, compiler: str = "inductor") -> None:
-    """Change models in place, as the settings say.
+    """Change models in place, as the settings say; once, before the first picture.
+
+    The order is part of it. PuLID comes before all of this (`shared.flux.pulid.injection.attach`), since a cache must
+    hold back the identity with the block. Fusing concatenates plain weights, so it comes before their quantisation.
+    The cache lays itself over what blocks do, and the compiler compiles what they do then, so it comes last.
 
     Args:
-        transformer: a FluxTransformer2DModel.
+        transformer: a FluxTransformer2DModel, on its device, or settled block by block (`shared.flux.loading.settle`).
         vae: an AutoencoderKL.
-        speed: the settings.
+        speed: the settings. `group_offload` is for whoever loads the transformer.
         compiler: torch's compile backend.
 
     Raises:
-        Permanent: the attention kernel's package is not installed, or LoRA adapters stand in the way of fusing.
+        InvalidInput: it has been done to this transformer already.
+        Permanent: a package is not installed, the device cannot, LoRA adapters stand in the way, or the transformer
+            has not all its weights on the device. Nothing has been changed then.
     """
-    if speed.attention is not None:
-        package = PACKAGES.get(speed.attention)
-        if package is not None and find_spec(package) is None:
-            raise Permanent(f"Attention '{speed.attention}' needs {package}. Install it or choose 'native'.")
-        transformer.set_attention_backend(speed.attention)
+    offloaded = _is_offloaded(transformer)
+    _check(transformer, speed, offloaded=offloaded)
     if speed.fused_qkv:
-        if getattr(transformer, "peft_config", None):
-            raise Permanent("Fusing would leave the LoRA adapters out. Merge them first, or set fused_qkv off.")
-        transformer.fuse_qkv_projections()
-        transformer.requires_grad_(requires_grad=False)
+        _fuse(transformer)
+    if speed.fp8 is not None:
+        _quantise(transformer, speed.fp8)
+    if speed.attention is not None:
+        transformer.set_attention_backend(speed.attention)
+    tile_from(vae, speed.vae_tiled_from_px)
     if speed.channels_last_vae:
         vae.to(memory_format=torch.channels_last)
+    if speed.first_block_cache is not None:
+        _cache(transformer, speed.first_block_cache)
     if speed.compiled_blocks:
-        transformer.compile_repeated_blocks(fullgraph=True, backend=compiler, recompile_limit=RECOMPILE_LIMIT)
+        # A cache decides, and offloading copies, in the midst of a block, which the graph must break for.
+        unbroken = speed.first_block_cache is None and not offloaded
+        transformer.compile_repeated_blocks(fullgraph=unbroken, backend=compiler, recompile_limit=RECOMPILE_LIMIT)
+
+
+def check_takes_loras(transformer: Any) -> None:
+    """For whoever is about to load a LoRA adapter.
+
+    Raises:
+        Permanent: projections are fused or weights are in fp8.
+    """
+    for name, done in (("fused_qkv", _is_fused(transformer)), ("fp8", _is_quantised(transformer))):
+        if done:
+            raise Permanent(
+                f"LoRA adapters cannot be had with flux.{name}. Set it off on workers that are to take them."
+            )
+
+
+def check_fp8(kind: Fp8, device: str, capability: tuple[int, int] | None, *, compiled: bool) -> None:
+    """Whether a device can do it.
+
+    Args:
+        kind: of quantisation.
+        device: its type.
+        capability: of a CUDA device.
+        compiled: whether the blocks are to be compiled.
+
+    Raises:
+        Permanent: it cannot; says what can.
+    """
+    found = f"this one is a {device}" if capability is None else f"this one has {capability[0]}.{capability[1]}"
+    wanted = f"needs a GPU of compute capability {FP8_CAPABILITY[0]}.{FP8_CAPABILITY[1]} or later, and {found}."
+    able = capability is not None and capability >= FP8_CAPABILITY
+    if kind == "weights_and_activations" and not able:
+        raise Permanent(f"Multiplying in fp8 {wanted} Set flux.fp8 to weights, for less memory, or leave it out.")
+    if kind == "weights" and compiled and capability is not None and not able:
+        raise Permanent(f"Compiling fp8 weights {wanted} Leave flux.compiled_blocks or flux.fp8 out.")
+
+
+def _check(transformer: Any, speed: Speed, *, offloaded: bool) -> None:
+    _check_fresh(transformer)
+    package = PACKAGES.get(speed.attention or "")
+    if package is not None and find_spec(package) is None:
+        raise Permanent(f"Attention '{speed.attention}' needs {package}. Install it or choose 'native'.")
+    whole = {"fused_qkv": speed.fused_qkv, "fp8": speed.fp8, "first_block_cache": speed.first_block_cache}
+    for name, wanted in whole.items():
+        if wanted and offloaded:
+            raise Permanent(
+                f"flux.{name} needs the whole transformer on the device, which has no room for it: it is brought block "
+                f"by block. Leave flux.{name} out on this machine, or use a larger one."
+            )
+    if getattr(transformer, "peft_config", None):
+        if speed.fused_qkv:
+            raise Permanent("Fusing would leave the LoRA adapters out. Merge them first, or set flux.fused_qkv off.")
+        if speed.fp8 is not None:
+            raise Permanent("LoRA adapters lie over weights that fp8 would round. Merge them first, or leave fp8 out.")
+    if speed.fp8 is not None:
+        if find_spec("torchao") is None:
+            raise Permanent("flux.fp8 needs torchao. Install it (`pip install torchao`), or leave flux.fp8 out.")
+        if speed.fp8 == "weights_and_activations" and transformer.dtype != torch.bfloat16:
+            raise Permanent(f"Multiplying in fp8 starts from weights in bf16, and these are {transformer.dtype}.")
+        device = next(transformer.parameters()).device
+        capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+        check_fp8(speed.fp8, device.type, capability, compiled=speed.compiled_blocks)
+
+
+def _check_fresh(transformer: Any) -> None:
+    done = {
+        "its projections are fused": _is_fused(transformer),
+        "its weights are in fp8": _is_quantised(transformer),
+        "its cache is enabled": transformer.is_cache_enabled,
+        "its blocks are compiled": any(
+            getattr(block, "_compiled_call_impl", None) is not None for block in transformer.transformer_blocks
+        ),
+    }
+    for found, so in done.items():
+        if so:
+            raise InvalidInput("transformer", found, "Speed it up once, after PuLID is attached; or load it anew.")
+
+
+def _fuse(transformer: Any) -> None:
+    """Fuse, and let go of what was fused: diffusers keeps both, 4.3 GB of FLUX.1 in bf16."""
+    for module in transformer.modules():
+        if isinstance(module, AttentionModuleMixin):
+            module.fuse_projections()
+            for name in SEPARATE:
+                if hasattr(module, name):
+                    delattr(module, name)
+    transformer.requires_grad_(requires_grad=False)
+
+
+def _quantise(transformer: Any, kind: Fp8) -> None:
+    """Round the blocks' weights to fp8 with a scale for each row; what lies outside of the blocks stays.
+
+    Activations are rounded with a scale for each token, as they come. The modulations then stay as they are: one vector
+    goes through them, all tokens feel what it loses, and they take 1 % of the time.
+    """
+    # torchao is optional, and takes a second to import
+    from torchao.quantization import (  # noqa: PLC0415
+        Float8DynamicActivationFloat8WeightConfig,
+        Float8WeightOnlyConfig,
+        PerRow,
+        quantize_,
+    )
+
+    narrow = kind == "weights_and_activations"
+    # Its recommended settings of the compiler are the process's, and let fp32 be multiplied in TF32 everywhere.
+    config = (
+        Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), set_inductor_config=False)
+        if narrow
+        else Float8WeightOnlyConfig(granularity=PerRow(), set_inductor_config=False)
+    )
+    for blocks in (transformer.transformer_blocks, transformer.single_transformer_blocks):
+        quantize_(
+            blocks, config, lambda module, name: isinstance(module, nn.Linear) and not (narrow and ".norm" in name)
+        )
+
+
+def _cache(transformer: Any, threshold: float) -> None:
+    """Let steps be skipped; but none that a ControlNet steers.
+
+    The transformer adds a ControlNet's samples between blocks, skipped or not, and what the cache repeats holds them
+    already.
+    """
+    transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
+
+    def heed(model: Any, _: Any, given: dict[str, Any]) -> None:
+        if model.is_cache_enabled:
+            steered = any(given.get(name) is not None for name in CONTROLS)
+            _head(model).threshold = NEVER if steered else threshold
+
+    transformer.register_forward_pre_hook(heed, with_kwargs=True)
+
+
+def _head(transformer: Any) -> Any:
+    """The cache's hook on the first block, which decides."""
+    return transformer.transformer_blocks[0]._diffusers_hook.get_hook("fbc_leader_block_hook")  # noqa: SLF001
+
+
+def _is_offloaded(transformer: Any) -> bool:
+    registries = (getattr(module, "_diffusers_hook", None) for module in transformer.modules())
+    return any(registry is not None and registry.get_hook("group_offloading") is not None for registry in registries)
+
+
+def _is_fused(transformer: Any) -> bool:
+    return any(getattr(module, "fused_projections", False) for module in transformer.modules())
+
+
+def _is_quantised(transformer: Any) -> bool:
+    return any(is_traceable_wrapper_subclass(weight) for weight in transformer.parameters())
