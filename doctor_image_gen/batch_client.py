@@ -68,7 +68,8 @@ class BatchClient:
                 standing = self._connections.jobs.batch(batch_id)
                 if standing is not None and standing.closed:
                     return standing
-                delivery = events.receive(POLL_S)
+                left_s = POLL_S if give_up is None else max(0.0, give_up - monotonic())
+                delivery = events.receive(min(POLL_S, left_s))
                 if delivery is not None:
                     on_summary(BatchEvent.from_json(delivery.body).summary)
                 self._still_alive()

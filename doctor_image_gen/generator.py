@@ -230,7 +230,7 @@ def requests_for(
     """
     given = {keyword: value for keyword, value in wish.items() if value is not None}
     _check_keywords(given)
-    images = client.read_images({name: Path(file) for name, file in given.pop("images", {}).items()})
+    images = client.read_images(_files(given.pop("images", {})))
     uploaded = client.upload(photos, options.faces)
     fields = {
         "subject": f"person-{uploaded[0].sha256[:16]}",
@@ -249,6 +249,16 @@ def requests_for(
         except ValidationError as error:
             raise invalid_input(error, "", JobRequest) from error
     return requests
+
+
+def _files(images: object) -> dict[str, Path]:
+    mend = "Give files by name, as {'pose': 'standing.png'}."
+    if not isinstance(images, Mapping):
+        raise InvalidInput("images", f"found {images!r:.80}", mend)
+    for name, file in images.items():
+        if not isinstance(file, str | Path):
+            raise InvalidInput(f"images.{name}", f"found {file!r:.80}", mend)
+    return {name: Path(file) for name, file in images.items()}
 
 
 def _check_keywords(given: dict[str, Any]) -> None:

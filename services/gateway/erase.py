@@ -15,7 +15,7 @@ from services.gateway.tombs import erase_order, remove_objects
 from shared.broker.port import Broker
 from shared.contracts.base import Instant
 from shared.contracts.event import TERMINAL
-from shared.jobs.port import Job, JobStore
+from shared.jobs.port import Job, JobStore, LetterFilter
 from shared.storage.port import ArtifactStore
 from shared.worker.events import outgoing_event
 
@@ -79,6 +79,7 @@ def erase_subject(
     _end(its_jobs, broker, jobs)
     broker.publish(erase_order(subject))
     mentions = Mentions(subject, {key for job in its_jobs if job.request for key in job.request.own_keys})
+    _look_through_letters(jobs, mentions)
     messages = _sweep(broker, mentions, queues)
     until = clock() + patience_s
     look = _Look(jobs, running, Sightings(silent_after_s, clock))
@@ -110,6 +111,16 @@ def _end(its_jobs: Iterable[Job], broker: Broker, jobs: JobStore) -> None:
 
 def _sweep(broker: Broker, mentions: Mentions, queues: Sequence[str]) -> int:
     return sum(broker.sweep(queue, mentions.doom) for queue in queues)
+
+
+def _look_through_letters(jobs: JobStore, mentions: Mentions) -> None:
+    """A request that was given up is no job, and no message either once its letter is filed."""
+    wanted = LetterFilter(subject=mentions.subject, state=None)
+    page = jobs.letters(wanted)
+    while page:
+        for filed in page:
+            mentions.doom(filed.letter.body or "")
+        page = jobs.letters(wanted, after=page[-1].letter)
 
 
 class _Look:

@@ -47,6 +47,7 @@ from shared.vision.photos import PhotoLimits
 from shared.worker.process import Loop
 from shared.worker.retry import RetryPolicy, RetryRule
 from tests.fakes import MemoryStore
+from tests.unit.job_files import put_jobs
 from tests.unit.photo_files import encoded, picture
 
 PATIENCE_S = 10.0
@@ -151,6 +152,7 @@ def opened(
     store.put("inbox/a.png", PHOTO, "image/png")
     defaults = [GenerationDefaults()]
     ear = broker.listen(EVENTS, ("#",))
+    put_jobs(folder / "jobs.sqlite")
     jobs = open_job_store(f"sqlite:///{folder / 'jobs.sqlite'}")
     every = gateway(broker, store, wrap(jobs), defaults, window, limits)
     for name in every.keys() - set(loops):

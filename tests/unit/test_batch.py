@@ -21,6 +21,7 @@ from shared.contracts.errors import InvalidInput, Transient
 from shared.contracts.request import PhotoRef
 from shared.storage.digest import sha256
 from shared.vision.photos import PhotoLimits
+from tests.unit.job_files import put_jobs
 from tests.unit.letter_samples import DAWN, at
 from tests.unit.photo_files import encoded, picture
 
@@ -100,8 +101,43 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         BatchFile.read(tmp_path / "nowhere.yaml")
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"scenario_images": {"b": {"pose": "p.png"}}}, "scenario_images.b: the batch has no scenario of that name"),
+        ({"images": {"photos": "p.png"}}, "images.photos.[key]: Value error, 'photos' is the name of the photos"),
+        (
+            {"images": {f"x{n}": "p.png" for n in range(8)}, "scenario_images": {"a": {"y": "p.png"}}},
+            "9 different images",
+        ),
+        ({"images": {"pose": ""}}, "images.pose: String should have at least 1 character"),
+    ],
+)
+def test_images_that_no_job_could_bring_are_named(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        BatchFile.parse({"scenarios": ["a"], "subjects": [{"subject": "x", "photos": ["y"]}], **changes})
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("images:\n  pose: a.png\n  pose: b.png\n", "line 3: 'pose' is named twice. Name each once."),
+        ('{"images": {"pose": "a", "style": "b", "pose": "c"}}', "line 1: 'pose' is named twice."),
+        ("scenarios: [a]\nscenarios: [b]\n", "line 2: 'scenarios' is named twice."),
+    ],
+)
+def test_a_name_that_stands_twice_is_told_with_its_line(tmp_path: Path, text: str, words: str) -> None:
+    """Of two equal keys YAML's reader would keep the last."""
+    (tmp_path / "batch.yaml").write_text(text)
+    with pytest.raises(InvalidInput) as refused:
+        BatchFile.read(tmp_path / "batch.yaml")
+    assert words in str(refused.value)
+
+
 @pytest.fixture
 def connections(tmp_path: Path) -> Iterator[Connections]:
+    put_jobs(tmp_path / "data" / "jobs.sqlite")
     with closing(Connections.open(Settings(data_dir=tmp_path / "data"))) as connections:
         yield connections
 
@@ -144,6 +180,58 @@ def test_one_photo_that_cannot_be_used_keeps_the_whole_batch_back(
     doctors = [{"subject": "a", "photos": ["me.png"]}, {"subject": "b", "photos": ["me.png", "you.png"]}]
     with pytest.raises(InvalidInput, match=r"^subjects\[2\]\.photos\[2\]: there is no file"):
         client.submit(BatchFile.parse({"subjects": doctors, "scenarios": ["a"]}), tmp_path)
+    assert published(connections) == []
+
+
+def test_images_are_put_where_the_jobs_find_them_and_each_part_names_its_own(
+    connections: Connections, client: BatchClient, tmp_path: Path
+) -> None:
+    drawings = {name: encoded(picture(512, side), "PNG") for name, side in (("all", 513), ("a", 514), ("own", 515))}
+    for name, data in {"me": PHOTO, **drawings}.items():
+        (tmp_path / f"{name}.png").write_bytes(data)
+    doctors: list[dict[str, Any]] = [{"subject": f"dr-{number}", "photos": ["me.png"]} for number in (1, 2)]
+    doctors[1]["images"] = {"style": "own.png"}
+    wanted = {
+        "subjects": doctors,
+        "scenarios": ["a", *(f"scenario_{number}" for number in range(150))],
+        "images": {"pose": "all.png", "style": "all.png"},
+        "scenario_images": {"a": {"pose": "a.png"}},
+    }
+    client.submit(BatchFile.parse(wanted), tmp_path)
+    parts = published(connections)
+    assert len(parts) > 1
+    digests = {name: sha256(data) for name, data in drawings.items()}
+    for part in parts:
+        assert {name: ref.sha256 for name, ref in part.images.items()} == dict.fromkeys(
+            ("pose", "style"), digests["all"]
+        )
+        expected = {"a": digests["a"]} if "a" in part.scenarios else {}
+        assert {name: refs["pose"].sha256 for name, refs in part.scenario_images.items()} == expected
+        own = {one.subject: {name: ref.sha256 for name, ref in one.images.items()} for one in part.subjects}
+        assert own.get("dr-1", {}) == {}
+        assert own.get("dr-2", {"style": digests["own"]}) == {"style": digests["own"]}
+        assert all(connections.store.get(ref.key) == drawings["all"] for ref in part.images.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"images": {"pose": "no.png"}}, "images.pose"),
+        ({"scenario_images": {"a": {"pose": "no.png"}}}, "scenario_images.a.pose"),
+        (
+            {"subjects": [{"subject": "x", "photos": ["me.png"], "images": {"pose": "no.png"}}]},
+            "subjects[1].images.pose",
+        ),
+    ],
+)
+def test_an_image_that_cannot_be_used_keeps_the_whole_batch_back(
+    connections: Connections, client: BatchClient, tmp_path: Path, changes: dict[str, Any], field: str
+) -> None:
+    (tmp_path / "me.png").write_bytes(PHOTO)
+    wanted = {"subjects": [{"subject": "x", "photos": ["me.png"]}], "scenarios": ["a"], **changes}
+    with pytest.raises(InvalidInput, match="there is no file") as refused:
+        client.submit(BatchFile.parse(wanted), tmp_path)
+    assert refused.value.field == field
     assert published(connections) == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -18,7 +18,7 @@ from shared.contracts.base import Identifier, Name
 from shared.contracts.batch import BatchEvent, BatchRequest, BatchSubject
 from shared.contracts.errors import Transient
 from shared.contracts.event import Event
-from shared.contracts.request import PhotoRef
+from shared.contracts.request import ImageRef, PhotoRef
 from shared.storage.digest import sha256
 from tests.contract.jobs_samples import event
 from tests.unit.gateway_door import PATIENCE_S, PHOTO, Door, opened
@@ -35,6 +35,7 @@ def batch(*subjects: str, bad: tuple[str, ...] = (), **fields: Any) -> BatchRequ
     return BatchRequest(**{"batch_id": "autumn", "caller": "acme", "subjects": them, "scenarios": SCENARIOS, **fields})
 
 
+@settings(max_examples=50)
 @given(IDENTIFIERS, IDENTIFIERS, NAMES)
 def test_a_job_s_id_is_an_identifier_and_always_the_same(batch_id: str, subject: str, scenario: str) -> None:
     made = batch_job_id(batch_id, subject, scenario)
@@ -43,6 +44,7 @@ def test_a_job_s_id_is_an_identifier_and_always_the_same(batch_id: str, subject:
     assert batch_job_id(batch_id, subject, scenario) == made
 
 
+@settings(max_examples=50)
 @given(st.tuples(IDENTIFIERS, IDENTIFIERS, NAMES), st.tuples(IDENTIFIERS, IDENTIFIERS, NAMES))
 def test_different_jobs_have_different_ids(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
     assert (batch_job_id(*one) == batch_job_id(*other)) == (one == other)
@@ -56,6 +58,25 @@ def test_each_job_asks_for_what_the_batch_asks_for() -> None:
         assert (request.job_id, request.batch_id, request.subject) == (job_id, "autumn", "dr-2")
         assert (request.caller, request.priority, request.seed) == ("acme", "bulk", 7)
         assert (request.custom_prompt, request.overrides) == ("autumn light", {"refine": {"grain": 0.1}})
+
+
+def image(name: str, *, shared: bool = False) -> ImageRef:
+    return ImageRef(key=f"inbox/{name}.png", sha256="d" * 64, shared=shared)
+
+
+def test_the_nearest_image_of_a_name_goes_before_and_what_is_for_several_is_shared() -> None:
+    """The doctor's own before the scenario's, the scenario's before the batch's."""
+    doctor = BatchSubject(subject="dr-1", photos=(GOOD,), images={"style": image("own")})
+    wanted = batch("dr-2", images={"pose": image("all"), "style": image("all")}).model_copy(
+        update={"scenario_images": {"speaker": {"pose": image("speaker")}}}
+    )
+    wanted = wanted.model_copy(update={"subjects": (*wanted.subjects, doctor)})
+    given = {(one.subject, one.scenario): one.images for number in (0, 1) for one in jobs_of(wanted, number).values()}
+    for_all, speaker = image("all", shared=True), image("speaker", shared=True)
+    assert given["dr-2", "research"] == {"pose": for_all, "style": for_all}
+    assert given["dr-2", "speaker"] == {"pose": speaker, "style": for_all}
+    assert given["dr-1", "consultant"] == {"pose": for_all, "style": image("own")}
+    assert given["dr-1", "speaker"] == {"pose": speaker, "style": image("own")}
 
 
 def test_what_is_named_twice_is_one_job() -> None:
@@ -171,6 +192,16 @@ def test_the_photos_of_a_subject_are_looked_at_once_whether_they_are_good_or_bad
     follower.file(batch("dr-1", "dr-2", bad=("dr-2",)))
     follower.until("filed")
     assert [key for key in follower.door.store.asked if key.startswith("inbox/")] == [GOOD.key, BAD.key]
+
+
+def test_the_images_of_a_batch_are_looked_at_once_for_each_subject(follower: Follower) -> None:
+    """Each subject has a copy of its own, which goes with it."""
+    pose = GOOD.model_dump(exclude={"face"})
+    follower.file(batch("dr-1", "dr-2", recipe="portrait-posed", images={"pose": ImageRef(**pose)}))
+    assert follower.until("filed").summary.by_state == {"accepted": 6}
+    assert [key for key in follower.door.store.asked if key.startswith("inbox/")] == [GOOD.key] * 4
+    for step in (follower.door.step() for _ in range(6)):
+        assert step.artifacts["request.pose"][0].key.startswith(f"subjects/{step.subject}/photo/")
 
 
 def test_a_batch_in_parts_ends_when_the_last_part_has(follower: Follower) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from shared.contracts.batch import BatchRequest
 from shared.contracts.control import Control
 from shared.contracts.errors import InvalidInput
 from shared.contracts.recipe import Recipe
@@ -17,6 +18,7 @@ from shared.contracts.verdict import rating_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "contracts"
 PHOTO = {"key": "inbox/a.jpg", "sha256": "a" * 64}
+IMAGE = {"key": "inbox/pose.png", "sha256": "c" * 64}
 SCHEMAS = schema_files()
 REQUEST: dict[str, Any] = {"subject": "dr-1", "photos": [PHOTO], "scenario": "consultant"}
 
@@ -54,6 +56,12 @@ def test_a_minimal_request_is_enough_and_satisfies_its_schema() -> None:
         ({"photos": [{**PHOTO, "key": "inbox/../subjects/x"}]}, "photos.0.key", "segments"),
         ({"photos": [{**PHOTO, "sha256": "A" * 64}]}, "photos.0.sha256", "pattern"),
         ({"photos": [{**PHOTO, "face": 0}]}, "photos.0.face", "greater than or equal to 1"),
+        ({"images": {"pose-2": IMAGE}}, "images.pose-2.[key]", "pattern"),
+        ({"images": {"photos": IMAGE}}, "images.photos.[key]", "'photos' is the name of the photos of the person"),
+        ({"images": {f"image_{number}": IMAGE for number in range(9)}}, "images", "at most 8 items"),
+        ({"images": {"pose": {**IMAGE, "key": "subjects/other/photo/x.png"}}}, "images.pose.key", "pattern"),
+        ({"images": {"pose": {**IMAGE, "face": 1}}}, "images.pose.face", "there is no such field"),
+        ({"images": {"pose": [IMAGE]}}, "images.pose", "should be an object"),
         ({"scenario": "Consultant!"}, "scenario", "pattern"),
         ({"custom_prompt": "x" * 1001}, "custom_prompt", "at most 1000 characters"),
         ({"seed": -1}, "seed", "greater than or equal to 0"),
@@ -100,6 +108,11 @@ def test_contracts_cannot_be_changed_in_place() -> None:
         ([("a", {"x": "b.out"}), ("b", {})], "no earlier step makes"),
         ([("a", {}), ("a", {})], "used twice"),
         ([("a", {"x": "request.photos"})], "'z.image' is made by no step"),
+        ([("z", {"x": "request._pose"})], r"'request\._pose' is read, and no request can name an image so"),
+        (
+            [("z", {f"x{n}": f"request.x{n}" for n in range(9)})],
+            "it reads 9 images of the request, which names at most 8",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_work_is_refused(steps: list[tuple[str, dict[str, str]]], words: str) -> None:
@@ -108,11 +121,43 @@ def test_a_recipe_that_cannot_work_is_refused(steps: list[tuple[str, dict[str, s
         "version": 1,
         "title": "t",
         "result": "z.image",
-        "verdict": "a.verdict",
+        "verdict": f"{steps[0][0]}.verdict",
         "steps": [{"name": name, "operation": "refine.x", "inputs": inputs} for name, inputs in steps],
     }
     with pytest.raises(InvalidInput, match=words):
         Recipe.from_json(json.dumps(document))
+
+
+def test_a_recipe_s_images_are_those_that_its_steps_read_of_the_request() -> None:
+    """In the order of their first use, each once; the photos are not among them."""
+    steps = [
+        ("a", {"photos": "request.photos", "start": "request.room", "more": "request.pose"}),
+        ("b", {"image": "a.image", "again": "request.room", "style": "request.style_2"}),
+    ]
+    document = {"name": "r", "version": 1, "title": "t", "result": "a.image", "verdict": "b.verdict"}
+    named = [{"name": name, "operation": "refine.x", "inputs": inputs} for name, inputs in steps]
+    assert Recipe.from_json(json.dumps({**document, "steps": named})).images == ("room", "pose", "style_2")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"scenario_images": {"nowhere": {"pose": IMAGE}}}, "'nowhere', which is not among the scenarios"),
+        ({"scenario_images": {"speaker": {"Pose": IMAGE}}}, "pattern"),
+        (
+            {
+                "images": {f"a{n}": IMAGE for n in range(5)},
+                "scenario_images": {"speaker": {f"b{n}": IMAGE for n in range(4)}},
+            },
+            "9 different images are named, and a recipe reads at most 8",
+        ),
+    ],
+)
+def test_a_batch_whose_jobs_could_not_name_their_images_is_refused(fields: dict[str, Any], words: str) -> None:
+    """As a whole: its jobs are made of it by intake, when nobody can mend it any more."""
+    batch = {"batch_id": "b", "subjects": [{"subject": "dr-1", "photos": [PHOTO]}], "scenarios": ["speaker"]}
+    with pytest.raises(InvalidInput, match=words):
+        BatchRequest.from_json(json.dumps({**batch, **fields}))
 
 
 @pytest.mark.parametrize(

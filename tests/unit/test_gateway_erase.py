@@ -30,13 +30,14 @@ from shared.contracts.beat import Beat, InHand
 from shared.contracts.control import Control
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.event import Event
-from shared.contracts.request import PhotoRef
+from shared.contracts.request import ImageRef, PhotoRef
 from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore
 from shared.worker.dispatch import step_outgoing
 from tests.contract.jobs_samples import DAWN, TROUBLE, event, first_message, job, request
 from tests.fakes import MemoryStore
 from tests.unit.gateway_door import PATIENCE_S, opened
+from tests.unit.job_files import put_jobs
 
 WHO = "dr-gone"
 OTHER = "dr-here"
@@ -138,6 +139,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
+    put_jobs(tmp_path / "jobs.sqlite")
     with (
         closing(EmbeddedBroker()) as broker,
         closing(open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as jobs,
@@ -257,6 +259,55 @@ def test_a_batch_of_several_people_is_kept_for_the_others() -> None:
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[1]", b"7", b'{"subject": 7}', b'{"subject": "dr-gone2"}'])
 def test_what_does_not_name_the_subject_stays(body: bytes) -> None:
     assert Mentions(WHO).doom(body) is False
+
+
+def image(name: str, *, shared: bool = False) -> ImageRef:
+    return ImageRef(key=f"inbox/{name}.png", sha256="a" * 64, shared=shared)
+
+
+def test_the_images_of_a_subject_go_with_it_and_what_it_shares_with_others_stays(place: Place) -> None:
+    """Named by a job, by a request that waits, and by one that was given up, of which only the letter is left."""
+    names = ("of-a-job", "waiting", "given-up", "standing-pose")
+    for name in names:
+        place.store.put(image(name).key, b"x", "image/png")
+    wishes = {
+        name: request(subject=WHO, images={"start": image(name), "pose": image("standing-pose", shared=True)})
+        for name in names
+    }
+    place.jobs.add(job(f"{WHO}-4", subject=WHO, request=wishes["of-a-job"]))
+    place.broker.publish(Outgoing(INTAKE, INTAKE_KEY, wishes["waiting"].to_json(), "waiting"))
+    letter = DeadLetter(
+        letter_id="given-up",
+        fingerprint="0123456789abcdef",
+        queue="doctorgen.intake",
+        died_at=now(),
+        worker="w",
+        subject=WHO,
+        job_id=f"{WHO}-5",
+        attempts=3,
+        error=TROUBLE,
+        body=wishes["given-up"].to_json().decode(),
+    )
+    place.jobs.file_letter(letter)
+    place.erase()
+    assert [name for name in names if image(name).key in place.store.blobs] == ["standing-pose"]
+
+
+def test_of_a_batch_the_subject_s_own_images_go_and_those_for_all_stay() -> None:
+    people = tuple(
+        BatchSubject(subject=name, photos=(photo(name),), images={"style": image(f"{name}-2")}) for name in (WHO, OTHER)
+    )
+    wanted = BatchRequest(batch_id="autumn", subjects=people, scenarios=("speaker",), images={"pose": image("all")})
+    mentions = Mentions(WHO)
+    mentions.doom(wanted.to_json())
+    assert mentions.originals == {photo(WHO).key, image(f"{WHO}-2").key}
+
+
+@pytest.mark.parametrize("images", [7, [{"key": "inbox/a.png"}], {"pose": "inbox/a.png"}, {"pose": {"key": 7}}])
+def test_images_that_are_none_do_not_keep_a_message_from_going(images: object) -> None:
+    mentions = Mentions(WHO)
+    assert mentions.doom(json.dumps({"subject": WHO, "images": images}))
+    assert mentions.originals == set()
 
 
 def test_photos_outside_the_inbox_are_not_deleted_for_a_message_s_word() -> None:

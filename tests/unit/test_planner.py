@@ -7,15 +7,20 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
+from doctor_image_gen.recipes import load_recipes
+from doctor_image_gen.stages import OPERATIONS as ALL_OPERATIONS
 from services.gateway.defaults import GenerationDefaults
-from services.gateway.planner import job_id_of, plan, seed_of
+from services.gateway.planner import check_images, job_id_of, plan, seed_of
 from shared.contracts.artifacts import ArtifactRef
+from shared.contracts.base import MESSAGE_LIMIT_BYTES
 from shared.contracts.brief import Brief
 from shared.contracts.errors import InvalidInput
 from shared.contracts.recipe import Recipe
 from shared.contracts.request import JobRequest
 from shared.contracts.scene import Backdrop, Framing
 from shared.contracts.step import StepMessage
+from shared.prompts.catalogue import load_catalogue
+from shared.prompts.compiler import compile_brief
 from shared.worker.operation import EngineSpec, Operation, Params
 
 
@@ -45,6 +50,7 @@ MAKE = Operation(
     engines={"portable": EngineSpec(Portable, "nowhere:make"), "flux": EngineSpec(Gpu, "nowhere:make")},
 )
 JUDGE = Operation("qa.judge", 1, ("image",), ("verdict",), seeded=False, engines=MAKE.engines)
+CATALOGUE = load_catalogue(None)
 OPERATIONS: Mapping[str, Operation] = {"generate.make": MAKE, "qa.judge": JUDGE}
 RECIPE = Recipe.from_json(
     json.dumps(
@@ -87,9 +93,7 @@ def brief(backdrop: Backdrop, **changes: Any) -> Brief:
 
 @pytest.fixture(scope="module")
 def backdrop() -> Backdrop:
-    from shared.prompts.catalogue import load_catalogue
-
-    return load_catalogue(None).backdrops["studio"]
+    return CATALOGUE.backdrops["studio"]
 
 
 def request(**changes: Any) -> JobRequest:
@@ -113,6 +117,19 @@ def planned(
         OPERATIONS,
         defaults or GenerationDefaults(),
     )
+
+
+@pytest.mark.parametrize("recipe", load_recipes(None).values(), ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("scenario", CATALOGUE.scenarios)
+def test_every_scenario_s_message_leaves_room_under_16_kib(scenario: str, recipe: Recipe) -> None:
+    """With all photos, the images of the recipe and as many words as may be."""
+    image = {"key": "inbox/a", "sha256": "b" * 64}
+    wish = request(photos=[image] * 5, images=dict.fromkeys(recipe.images, image), custom_prompt="wörds " * 160)
+    words = compile_brief(CATALOGUE, scenario, None, wish.attributes, wish.custom_prompt)
+    images = dict.fromkeys(recipe.images, PHOTOS[0])
+    slip = plan(wish, "job-1", PHOTOS * 5, recipe, words, ALL_OPERATIONS, GenerationDefaults(), images)
+    assert len(slip.to_json()) < MESSAGE_LIMIT_BYTES - 7 * 1024
+    assert slip.artifacts == {"request.photos": PHOTOS * 5} | {f"request.{name}": PHOTOS for name in recipe.images}
 
 
 def test_an_engine_gets_the_parameters_it_knows_and_no_others(backdrop: Backdrop) -> None:
@@ -163,6 +180,59 @@ def test_a_request_without_a_seed_gets_the_same_one_each_time_and_others_another
     assert seed_of(request()) != seed_of(request(scenario="other"))
     assert seed_of(request()) != seed_of(request(photos=[{"key": "inbox/a", "sha256": "c" * 64}]))
     assert seed_of(request(seed=5)) == 5
+
+
+def test_of_an_image_its_name_and_its_bytes_decide_on_the_seed_and_no_image_leaves_it_as_it_was() -> None:
+    """A request of a version that knew no images has the seed that it had then."""
+    drawn = request(images={"pose": {"key": "inbox/p", "sha256": "d" * 64}})
+    assert seed_of(drawn) == seed_of(request(images={"pose": {"key": "inbox/q", "sha256": "d" * 64, "shared": True}}))
+    assert seed_of(drawn) != seed_of(request(images={"pose": {"key": "inbox/p", "sha256": "e" * 64}}))
+    assert seed_of(drawn) != seed_of(request(images={"style": {"key": "inbox/p", "sha256": "d" * 64}}))
+    assert seed_of(request(images={})) == seed_of(request()) == 637835956
+
+
+def reading(**slots: str) -> Recipe:
+    """The recipe, its first step reading these inputs, too."""
+    make, judge = RECIPE.steps
+    return RECIPE.model_copy(update={"steps": (make.model_copy(update={"inputs": make.inputs | slots}), judge)})
+
+
+@pytest.mark.parametrize(
+    ("given", "read", "refusal"),
+    [
+        ((), {}, None),
+        (("pose",), {"control": "request.pose"}, None),
+        (("pose",), {"control": "request.pose", "more": "request.pose"}, None),
+        (
+            (),
+            {"control": "request.pose"},
+            "images.pose: it is not given, and the recipe 'r' reads pose. Give it, or choose another recipe.",
+        ),
+        (
+            ("pose",),
+            {},
+            (
+                "images.pose: it is given, and the recipe 'r' reads no image beside the photos. "
+                "Leave it out, or choose a recipe that reads it."
+            ),
+        ),
+        (
+            ("posse", "style"),
+            {"control": "request.pose", "style": "request.style"},
+            "images.posse: it is given, and the recipe 'r' reads pose and style. Did you mean pose?",
+        ),
+    ],
+)
+def test_a_request_brings_the_images_that_its_recipe_reads_and_no_others(
+    given: tuple[str, ...], read: dict[str, str], refusal: str | None
+) -> None:
+    wish = request(images={name: {"key": "inbox/p", "sha256": "d" * 64} for name in given})
+    if refusal is None:
+        check_images(wish, reading(**read))
+        return
+    with pytest.raises(InvalidInput) as refused:
+        check_images(wish, reading(**read))
+    assert str(refused.value) == refusal
 
 
 def test_a_job_s_id_follows_from_the_caller_s_key_or_from_the_bytes() -> None:

@@ -86,6 +86,33 @@ def test_the_default_recipe_exists() -> None:
     assert GenerationDefaults().recipe in BUILT_IN
 
 
+def test_an_optional_input_may_read_an_image_of_the_request() -> None:
+    whole = with_step(1, inputs={"photos": "request.photos", "identity": "identity.identity", "style": "request.room"})
+    recipe = Recipe.model_validate(whole, strict=False)
+    check_wiring(recipe, OPERATIONS)
+    assert recipe.images == ("room",)
+
+
+@pytest.mark.parametrize("slot", ["request.photos", "request.pose"])
+def test_what_the_request_brings_is_no_result(slot: str) -> None:
+    with pytest.raises(InvalidInput, match=f"no step makes '{slot}'"):
+        check_wiring(Recipe.model_validate(document(result=slot), strict=False), OPERATIONS)
+
+
+def test_portrait_posed_is_portrait_with_a_pose_and_an_identity_that_flux_reads() -> None:
+    """Its last steps read the identity of whichever engine does them; what FLUX paints is held to PuLID's."""
+    posed = BUILT_IN["portrait-posed"]
+    steps, known = ({step.name: step for step in recipe.steps} for recipe in (posed, PORTRAIT))
+    assert posed.images == ("pose",)
+    for name in known.keys() - {"generate"}:
+        assert steps[name] == known[name]
+    assert {name: steps[name].engine for name in ("likeness", "generate")} == {"likeness": "flux", "generate": "flux"}
+    assert steps["likeness"].engines == known["identity"].engines
+    before, now = known["generate"].engines["flux"], dict(steps["generate"].engines["flux"])
+    assert now.pop("controls") == [{"kind": "openpose", "strength": 0.9, "end": 0.65}]
+    assert now == before
+
+
 def document(**changes: Any) -> dict[str, Any]:
     """A small recipe that fits."""
     return {

@@ -17,13 +17,16 @@ from shared.contracts.errors import InvalidInput
 from shared.contracts.request import JobRequest
 from shared.storage.digest import sha256
 from shared.vision.photos import PhotoLimits
+from tests.unit.job_files import put_jobs
 from tests.unit.photo_files import encoded, picture
 
 PHOTO = encoded(picture(), "PNG")
+POSE = encoded(picture(512, 513), "PNG")
 
 
 @pytest.fixture
 def connections(tmp_path: Path) -> Iterator[Connections]:
+    put_jobs(tmp_path / "data" / "jobs.sqlite")
     connections = Connections.open(Settings(data_dir=tmp_path / "data"))
     yield connections
     connections.close()
@@ -131,6 +134,53 @@ def test_one_bad_photo_and_none_is_put_anywhere(client: Client, photo: Path, con
     with pytest.raises(InvalidInput, match=r"^photos\[2\]: there is no file"):
         requests_for(client, [photo, photo.with_name("no.png")], ["consultant"], {}, GenerationOptions())
     assert list(connections.store.keys("inbox/")) == []
+
+
+@pytest.fixture
+def pose(tmp_path: Path) -> Path:
+    (tmp_path / "pose.png").write_bytes(POSE)
+    return tmp_path / "pose.png"
+
+
+def test_an_image_lies_in_the_inbox_before_the_request_names_it(
+    client: Client, photo: Path, pose: Path, connections: Connections
+) -> None:
+    made = request(client, photo, images={"pose": pose, "style": str(photo)})
+    assert {name: ref.sha256 for name, ref in made.images.items()} == {"pose": sha256(POSE), "style": sha256(PHOTO)}
+    assert connections.store.get(made.images["pose"].key) == POSE
+    assert not made.images["pose"].shared
+    assert request(client, photo).images == request(client, photo, images=None).images == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "words"),
+    [
+        ("pose", "no.png", "images.pose: there is no file"),
+        ("pose", "", "images.pose: '.*' is a folder"),
+        ("pose", "words.png", "images.pose: the file is .*, not a JPEG or PNG"),
+        ("Pose", "me.png", "images.Pose: this is no name for an image. Use lower-case letters, digits and '_'"),
+        ("my-pose", "me.png", "images.my-pose: this is no name for an image"),
+        ("photos", "me.png", "images.photos: this is no name for an image.* 'photos' is taken by the photos"),
+    ],
+)
+def test_one_bad_image_and_none_is_put_anywhere(
+    client: Client, photo: Path, connections: Connections, name: str, file: str, words: str
+) -> None:
+    photo.with_name("words.png").write_text("words")
+    with pytest.raises(InvalidInput, match=f"^{words}"):
+        request(client, photo, images={name: photo.parent / file})
+    assert list(connections.store.keys("inbox/")) == []
+
+
+def test_more_images_than_any_recipe_reads_are_refused(client: Client, photo: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"^images: 9 images are given\. Give at most 8\.$"):
+        request(client, photo, images={f"image_{number}": photo for number in range(9)})
+
+
+@pytest.mark.parametrize("images", [["pose.png"], "pose.png", {"pose": 7}])
+def test_images_that_are_no_files_by_name_are_refused(client: Client, photo: Path, images: object) -> None:
+    with pytest.raises(InvalidInput, match=r"^images(\.pose)?: .* Give files by name"):
+        request(client, photo, images=images)
 
 
 def test_faces_are_given_photo_by_photo_and_may_stop_early(client: Client, photo: Path) -> None:
