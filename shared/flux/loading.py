@@ -10,8 +10,7 @@ Sources: diffusers `convert_flux_transformer_checkpoint_to_diffusers` and `FluxT
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping
-from enum import StrEnum
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -20,9 +19,9 @@ from diffusers import FluxTransformer2DModel
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 from pydantic import BaseModel, ConfigDict
 
-from shared.contracts.errors import Permanent, ResourceExhausted
+from shared.contracts.errors import Permanent
 from shared.flux.fp8 import read_weights, stored_shapes
-from shared.models.memory import host_memory
+from shared.models.memory import Footprint, Plan
 
 SHOWN: Final = 10
 WIDTH: Final = 3072
@@ -46,34 +45,6 @@ class Depth(BaseModel):
 
 
 FLUX_1: Final = Depth(double=19, single=38)
-
-
-class Footprint(BaseModel):
-    """What a transformer's weights take once they are loaded, in bytes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    weights: int
-    largest_block: int
-    largest_layer: int
-    outside_blocks: int
-
-
-class Free(BaseModel):
-    """Memory that nobody uses, in bytes. Where there is no accelerator both are the same memory."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    device: int
-    host: int
-
-
-class Plan(StrEnum):
-    """Where the weights lie while the model runs, fastest first."""
-
-    RESIDENT = "resident"
-    GROUP_OFFLOAD = "group_offload"
-    SEQUENTIAL = "sequential"
 
 
 def load_transformer(
@@ -138,46 +109,17 @@ def footprint(path: Path, dtype: torch.dtype = torch.bfloat16) -> Footprint:
     )
 
 
-def free_memory(device: torch.device | str) -> Free:
-    """What is free now on a device, and of the machine's memory to this process."""
-    host = host_memory().free_bytes
-    return Free(device=torch.cuda.mem_get_info(device)[0] if torch.device(device).type == "cuda" else host, host=host)
-
-
-def memory_plan(need: Footprint, working: int, free: Free) -> Plan:
-    """The fastest plan that fits.
-
-    Resident keeps all weights on the device. Group offload keeps them in the machine's memory and two blocks on the
-    device, one that computes and one that arrives. Sequential keeps one layer there, and is many times slower.
-
-    Args:
-        need: of the weights.
-        working: bytes that a run takes on the device besides: latents, attention, other models.
-        free: before loading.
+def stored_bytes(path: Path, dtype: torch.dtype, wanted: Callable[[str], bool] = lambda _: True) -> int:
+    """What the tensors of a model take in a dtype, from its files' headers: of a folder all safetensors files in it.
 
     Raises:
-        ResourceExhausted: none fits; the message says what each would need.
+        Permanent: there is no file, or it cannot be read.
     """
-    on_device = {
-        Plan.RESIDENT: need.weights + working,
-        Plan.GROUP_OFFLOAD: need.outside_blocks + 2 * need.largest_block + working,
-        Plan.SEQUENTIAL: need.largest_layer + working,
-    }
-    on_host = {
-        Plan.RESIDENT: need.largest_layer,
-        Plan.GROUP_OFFLOAD: need.weights,
-        Plan.SEQUENTIAL: need.weights,
-    }
-    for plan in Plan:
-        if on_device[plan] <= free.device and on_host[plan] <= free.host:
-            return plan
-    wants = "; ".join(
-        f"{plan.value} needs {_gb(on_device[plan])} of it and {_gb(on_host[plan])} of memory" for plan in Plan
-    )
-    raise ResourceExhausted(
-        f"The transformer does not fit: {_gb(free.device)} are free on the device and {_gb(free.host)} of "
-        f"memory, and {wants}. Free memory, take a smaller picture or a larger machine."
-    )
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if not files:
+        raise Permanent(f"There is no safetensors file in {path}. Fetch the model again.")
+    shapes = stored_shapes(files)
+    return sum(math.prod(shape) for name, shape in shapes.items() if wanted(name)) * dtype.itemsize
 
 
 def settle(transformer: Any, plan: Plan, device: torch.device | str) -> None:
@@ -194,10 +136,6 @@ def settle(transformer: Any, plan: Plan, device: torch.device | str) -> None:
         num_blocks_per_group=1 if by_block else None,
         use_stream=by_block and target.type == "cuda",
     )
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
 
 
 def _some(names: Collection[str]) -> str:

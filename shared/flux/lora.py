@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
 from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin
 
 from shared.contracts.errors import InvalidInput, Permanent
@@ -24,7 +25,7 @@ def load_lora(transformer: Any, path: Path, name: str) -> None:
     Args:
         transformer: a FluxTransformer2DModel.
         path: a `.safetensors` file.
-        name: what the adapter is to be called; no other may have the name.
+        name: what the adapter is to be called; no other may have the name, and no dot may be in it.
 
     Raises:
         InvalidInput: the name is taken.
@@ -38,6 +39,7 @@ def load_lora(transformer: Any, path: Path, name: str) -> None:
         weights, alphas = FluxLoraLoaderMixin.lora_state_dict(stored, return_alphas=True)
     except (KeyError, ValueError) as error:
         raise Permanent(f"{path.name} is no LoRA adapter that can be read ({error}). Use another version.") from error
+    weights = {key: weight.to(transformer.dtype) for key, weight in weights.items()}
     layers = {key.partition(".lora")[0] for key in weights}
     known = {OURS + layer for layer, _ in transformer.named_modules()}
     strange = sorted(layers - known)
@@ -53,6 +55,12 @@ def load_lora(transformer: Any, path: Path, name: str) -> None:
             weights, network_alphas=alphas, transformer=transformer, adapter_name=name
         )
     transformer.requires_grad_(requires_grad=False)
+    _maybe_remove_and_reapply_group_offloading(transformer)  # where it is: the new layers take turns with their blocks
+
+
+def drop_lora(transformer: Any, name: str) -> None:
+    """Take an adapter out of a transformer again."""
+    transformer.delete_adapters(name)
 
 
 def use_loras(transformer: Any, strengths: Mapping[str, float]) -> None:

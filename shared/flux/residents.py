@@ -32,9 +32,12 @@ class ModuleResident(Generic[Module]):
     Args:
         name: what people call it.
         read: reads the module into host memory.
-        size_bytes: what it takes, at least; known before it is read (see the catalogue).
+        size_bytes: what it takes, at most; known before it is read (see the catalogue).
         device: where it computes; "cpu" moves nothing.
         smaller: what to propose where it does not fit.
+        device_bytes: what it takes on the device, where that is less, because its parts take turns there.
+        host_bytes: what of it stays in host memory then.
+        moves: what of it moves to the device and back as a whole.
     """
 
     def __init__(
@@ -44,10 +47,16 @@ class ModuleResident(Generic[Module]):
         size_bytes: int,
         device: str | torch.device,
         smaller: Sequence[Smaller] = (),
+        device_bytes: int | None = None,
+        host_bytes: int = 0,
+        moves: Callable[[Module], nn.Module] = lambda module: module,
     ) -> None:
         self.name = name
         self.bytes = size_bytes
         self.smaller = smaller
+        self.device_bytes = size_bytes if device_bytes is None else device_bytes
+        self.host_bytes = host_bytes
+        self._moves = moves
         self._read = read
         self._device = torch.device(device)
         self._module: Module | None = None
@@ -99,7 +108,7 @@ class ModuleResident(Generic[Module]):
             return kept[_key(old)][1].detach()  # an alias: torch may swap what it is given with what it has
 
         # what Module.to() uses itself, which has no way to pin
-        apply: Callable[[Callable[[Tensor], Tensor]], nn.Module] = self._module._apply  # noqa: SLF001
+        apply: Callable[[Callable[[Tensor], Tensor]], nn.Module] = self._moves(self._module)._apply  # noqa: SLF001
         with torch.no_grad():
             apply(once)
         if self._device.type == "cuda":

@@ -1,17 +1,18 @@
 """What FLUX is told in words: CLIP's summary of a prompt and T5's account of it, kept for the prompts asked last.
 
-T5 is 9.5 GB and idle but for a fraction of a second: the encoders are loaded when an unknown prompt comes, and
-`release` lets go of them again. What was encoded is kept within a bound of bytes.
+T5 is 9.5 GB and idle but for a fraction of a second: the encoders are borrowed when an unknown prompt comes, and given
+back at once. What was encoded is kept within a bound of bytes.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from shared.contracts.errors import Permanent
@@ -49,14 +50,15 @@ T5_XXL: Final[dict[str, Any]] = {
 """Architectures that the encoders' single files do not say: openai/clip-vit-large-patch14, google/t5-v1_1-xxl."""
 
 
-@dataclass(frozen=True)
-class Encoders:
-    """CLIP's and T5's tokenizer and model, as `transformers` makes them. The models stay where and what they are."""
+class Encoders(nn.Module):
+    """CLIP's and T5's tokenizer and model, as `transformers` makes them."""
 
-    clip_tokenizer: Any
-    clip: Any
-    t5_tokenizer: Any
-    t5: Any
+    def __init__(self, clip_tokenizer: Any, clip: Any, t5_tokenizer: Any, t5: Any) -> None:
+        super().__init__()
+        self.clip_tokenizer = clip_tokenizer
+        self.clip: Any = clip
+        self.t5_tokenizer = t5_tokenizer
+        self.t5: Any = t5
 
 
 @dataclass(frozen=True)
@@ -159,14 +161,13 @@ class PromptEncoder:
     """Encodes prompts and remembers the ones asked for last.
 
     Args:
-        load: makes the encoders; called again after a `release`, when a prompt is not remembered.
+        borrow: the encoders, for as long as a prompt is encoded that is not remembered.
         cache_bytes: bound on what is remembered.
     """
 
-    def __init__(self, load: Callable[[], Encoders], cache_bytes: int = CACHE_BYTES) -> None:
-        self._load = load
+    def __init__(self, borrow: Callable[[], AbstractContextManager[Encoders]], cache_bytes: int = CACHE_BYTES) -> None:
+        self._borrow = borrow
         self._cache_bytes = cache_bytes
-        self._encoders: Encoders | None = None
         self._kept: OrderedDict[str, PromptEmbedding] = OrderedDict()
 
     def encode(self, prompt: str) -> PromptEmbedding:
@@ -175,14 +176,9 @@ class PromptEncoder:
         if known is not None:
             self._kept.move_to_end(prompt)
             return known
-        if self._encoders is None:
-            self._encoders = self._load()
-        made = encode(self._encoders, prompt)
+        with self._borrow() as encoders:
+            made = encode(encoders, prompt)
         self._kept[prompt] = made
         while sum(one.size for one in self._kept.values()) > self._cache_bytes:
             self._kept.popitem(last=False)
         return made
-
-    def release(self) -> None:
-        """Let go of the encoders, so that their memory can be used; what is remembered stays."""
-        self._encoders = None

@@ -1,6 +1,6 @@
-"""How much memory there is, and how a card of a given size holds the models of all stages."""
+"""How much memory there is, and where a transformer's weights lie in it while the model runs."""
 
-from collections.abc import Sequence
+from enum import StrEnum
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +9,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from shared.contracts.errors import ResourceExhausted
-from shared.models.residency import Smaller, gigabytes
+from shared.models.residency import Budget, gigabytes
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -80,104 +80,80 @@ def _limit(group: Path, limit: str, usage: str, cache: str) -> list[Memory]:
     return [Memory(total_bytes=total, free_bytes=max(0, total - max(0, used - reclaimable)))]
 
 
-class Weights(BaseModel):
-    """A model to be placed: name, role and bytes are those of the catalogue."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    role: str
-    memory_bytes: NonNegativeInt
-    fp8_bytes: NonNegativeInt | None = Field(default=None, description="None where it is fp8 already, or cannot be")
-
-
-class CardPlan(BaseModel):
-    """How a card of a size holds the models. Roles that are not named as offloaded stay on the card.
-
-    The offloaded models take turns there: it must have room for the largest of them beside the others.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    card_bytes: NonNegativeInt
-    offloaded: frozenset[str]
-    fp8: frozenset[str] = Field(
-        default=frozenset(), description="roles whose models are loaded in fp8 where they can be"
-    )
-
-
-class Placement(BaseModel):
-    """Which models stay on the card and which take turns, and what that needs, working memory included."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    plan: str
-    resident: tuple[str, ...]
-    offloaded: tuple[str, ...]
-    fp8: tuple[str, ...]
-    needs_bytes: NonNegativeInt
-
-
 WORKING_BYTES = 6_000_000_000
 """For activations at 1024 x 1024 and the CUDA context. A bf16 FLUX pipeline of 34.2 GB of weights was reported by
 cache-dit to take 38 GiB (40.8 GB) on an L20."""
 
-LARGE = frozenset({"transformer", "text encoder"})
 
-PLANS = (
-    CardPlan(name="80 GB", card_bytes=80_000_000_000, offloaded=frozenset()),
-    CardPlan(name="40 GB", card_bytes=40_000_000_000, offloaded=LARGE),
-    CardPlan(name="24 GB", card_bytes=24_000_000_000, offloaded=LARGE, fp8=frozenset({"transformer"})),
-)
-"""The most comfortable first: all in bf16; the transformers and T5 taking turns; the transformers in fp8 as well."""
+class Footprint(BaseModel):
+    """What a transformer's weights take once they are ready to compute, in bytes."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-def place(plan: CardPlan, models: Sequence[Weights]) -> Placement:
-    """What a plan makes of these models, whether it fits or not. Each model's name occurs once."""
-    fp8 = {model.name: model.fp8_bytes for model in models if model.role in plan.fp8 and model.fp8_bytes is not None}
-    sizes = {model.name: fp8.get(model.name, model.memory_bytes) for model in models}
-    offloaded = tuple(model.name for model in models if model.role in plan.offloaded)
-    resident = tuple(model.name for model in models if model.role not in plan.offloaded)
-    staying = sum(sizes[name] for name in resident)
-    largest = max((sizes[name] for name in offloaded), default=0)
-    return Placement(
-        plan=plan.name,
-        resident=resident,
-        offloaded=offloaded,
-        fp8=tuple(fp8),
-        needs_bytes=staying + largest + WORKING_BYTES,
-    )
+    weights: NonNegativeInt
+    largest_block: NonNegativeInt
+    largest_layer: NonNegativeInt
+    outside_blocks: NonNegativeInt
+    to_load: NonNegativeInt = Field(default=0, description="in host memory until they are ready, where that is more")
 
 
-def plan_for(free_device_bytes: int, models: Sequence[Weights]) -> Placement:
-    """The most comfortable plan that these models fit in.
+class Plan(StrEnum):
+    """Where the weights lie while the model runs, fastest first."""
+
+    RESIDENT = "resident"
+    GROUP_OFFLOAD = "group offload"
+    SEQUENTIAL = "sequential offload"
+
+
+class Need(BaseModel):
+    """What a plan takes of each place, in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device_bytes: NonNegativeInt
+    host_bytes: NonNegativeInt
+
+    def fits(self, budget: Budget) -> bool:
+        """Whether an empty machine of that budget has the room."""
+        return self.device_bytes <= budget.device_bytes and self.host_bytes <= budget.host_bytes
+
+
+def needs(of: Footprint, beside: int) -> dict[Plan, Need]:
+    """What each plan takes. All are loaded into host memory first.
+
+    Resident has all weights on the device. Group offload keeps them in host memory and two blocks on the device, one
+    that computes and one that arrives. Sequential keeps one layer there, and is many times slower.
+
+    Args:
+        of: the transformer.
+        beside: bytes of what is always on the device with it: its autoencoder, its identity modules.
+    """
+    device = {
+        Plan.RESIDENT: of.weights,
+        Plan.GROUP_OFFLOAD: of.outside_blocks + 2 * of.largest_block,
+        Plan.SEQUENTIAL: of.largest_layer,
+    }
+    host = max(of.weights, of.to_load) + beside
+    return {plan: Need(device_bytes=on_device + beside, host_bytes=host) for plan, on_device in device.items()}
+
+
+def plan_for(name: str, of: Footprint, beside: int, budget: Budget, first: Plan = Plan.RESIDENT) -> Plan:
+    """The fastest plan that fits a budget, from `first` on.
 
     Raises:
-        ResourceExhausted: none does; says what the smallest needs.
+        ResourceExhausted: none fits; the message says what each would need. Nothing has been loaded.
     """
-    placements = [place(plan, models) for plan in PLANS]
-    for placement in placements:
-        if placement.needs_bytes <= free_device_bytes:
-            return placement
-    smallest = min(placements, key=lambda placement: placement.needs_bytes)
-    raise ResourceExhausted(
-        f"The smallest plan, {smallest.plan}, needs {gigabytes(smallest.needs_bytes)} on the device for "
-        f"{', '.join(model.name for model in models)}, and {gigabytes(free_device_bytes)} are free. Free the device of "
-        "other processes, run fewer stages in this process, or use a larger device."
+    plans = list(Plan)
+    possible = {plan: need for plan, need in needs(of, beside).items() if plans.index(plan) >= plans.index(first)}
+    for plan, need in possible.items():
+        if need.fits(budget):
+            return plan
+    wants = "; ".join(
+        f"{plan.value} needs {gigabytes(need.device_bytes)} and {gigabytes(need.host_bytes)}"
+        for plan, need in possible.items()
     )
-
-
-def smaller_plans(bf16_bytes: int, largest_block_bytes: int) -> tuple[Smaller, ...]:
-    """What to propose for a bf16 model that does not fit, the best picture first.
-
-    fp8 halves it. nf4 takes 4.5 bits a weight: 4, and an fp32 scale for 64 of them (T. Dettmers et al., "QLoRA", 2023).
-    Block by block, two blocks are on the device at a time, one computing while the next one comes, and all in host
-    memory.
-    """
-    fp8, nf4 = bf16_bytes // 2, bf16_bytes * 9 // 32
-    return (
-        Smaller("offload block by block", 2 * largest_block_bytes, bf16_bytes),
-        Smaller("fp8", fp8, fp8),
-        Smaller("nf4", nf4, nf4),
+    raise ResourceExhausted(
+        f"{name} does not fit: models may take {gigabytes(budget.device_bytes)} on the device and "
+        f"{gigabytes(budget.host_bytes)} of host memory. {wants}. Free memory of other processes, or use a larger "
+        "machine."
     )

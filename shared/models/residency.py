@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from time import monotonic
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 from shared.contracts.errors import ResourceExhausted
 
@@ -68,6 +68,19 @@ class Resident(Protocol[Model_co]):
         """Let go of it, wherever it is, also after a load or a move that failed half-way. Must not raise."""
 
 
+@runtime_checkable
+class InParts(Protocol):
+    """What a Resident has beyond that if its parts take turns on the device. Its `bytes` are those in host memory."""
+
+    @property
+    def device_bytes(self) -> int:
+        """What it takes on the device at most."""
+
+    @property
+    def host_bytes(self) -> int:
+        """What of it stays in host memory meanwhile."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """How many bytes the models may take in each place, working memory for the steps left aside."""
@@ -88,7 +101,8 @@ class Place(StrEnum):
 class Figures:
     """What has been done since the start, and what is held now, in bytes and seconds.
 
-    When nothing is under way, `loads - drops` models are in memory and `bytes_loaded - bytes_dropped` are held.
+    When nothing is under way, `loads - drops` models are in memory, and their weights are `bytes_loaded -
+    bytes_dropped`. That is `device_bytes + host_bytes`, and less where parts of a model take turns on the device.
     """
 
     loads: int = 0
@@ -112,12 +126,33 @@ class _Entry:
 
     key: str
     resident: Resident[object]
-    bytes: int
+    bytes: int = 0
+    device_bytes: int = 0
+    host_bytes: int = 0
     place: Place = Place.NOWHERE
     model: object = None
     users: int = 0  # who has it, and who waits for it: it must not be put out
     busy: bool = False  # somebody brings it, moves it or drops it
     used: int = 0  # when it was last given back, in turns
+
+    def measure(self) -> None:
+        """As it is before adapters are added to it."""
+        self.bytes = self.resident.bytes
+        self.device_bytes, self.host_bytes = _in_use(self.resident)
+
+    @property
+    def to_park(self) -> int:
+        """What it takes of host memory to move it there from the device."""
+        return self.bytes - self.host_bytes
+
+
+@dataclass(frozen=True)
+class _Need:
+    """Room that is wanted for a model in both places."""
+
+    entry: _Entry
+    device_bytes: int
+    host_bytes: int
 
 
 @dataclass(frozen=True)
@@ -183,6 +218,27 @@ class Residency:
         with self._changed:
             return replace(self._figures, device_bytes=self._held[Place.DEVICE], host_bytes=self._held[Place.HOST])
 
+    def grow(self, key: str, more: int) -> None:
+        """Book `more` bytes for a model that the caller uses, before adapters are added to it; fewer, taken out after.
+
+        Where its parts take turns, they are booked in both places.
+
+        Raises:
+            ResourceExhausted: there is no room, or what others use was not given back in time. Nothing was booked.
+        """
+        with self._changed:
+            entry = self._entries[key]
+            on_host = more if entry.host_bytes else 0
+            if more > 0:
+                self._make_room(_Need(entry, more, on_host), self.clock() + self.wait_s)
+            self._held[Place.DEVICE] += more
+            self._held[Place.HOST] += on_host
+            entry.bytes += more
+            entry.device_bytes += more
+            entry.host_bytes += on_host
+            self._count(**{"bytes_loaded" if more > 0 else "bytes_dropped": abs(more)})
+            self._changed.notify_all()
+
     def drop_idle(self) -> int:
         """Drop every model that nobody uses; how many. For after a step ran out of memory, and for the end."""
         with self._changed:
@@ -202,7 +258,7 @@ class Residency:
             if entry is None:
                 resident = loader()
                 _check_fits(resident, self.budget)
-                entry = self._entries[key] = _Entry(key, resident, resident.bytes)
+                entry = self._entries[key] = _Entry(key, resident)
             entry.users += 1
             return entry
 
@@ -224,22 +280,24 @@ class Residency:
             if entry.place is Place.DEVICE:
                 return
             with self._busy(entry):
-                self._make_room(entry, deadline)
+                if entry.place is Place.NOWHERE:
+                    entry.measure()
+                self._make_room(_Need(entry, entry.device_bytes, _host_need(entry)), deadline)
                 self._admit(entry)
 
-    def _make_room(self, entry: _Entry, deadline: float) -> None:
+    def _make_room(self, need: _Need, deadline: float) -> None:
         """Put out idle models until this one has room in every place it passes through.
 
         Waiting, it holds no room anywhere: two that wait for each other's room cannot be.
         """
-        while not self._has_room(entry):
-            eviction = self._next_eviction(entry)
+        while self._free(Place.DEVICE) < need.device_bytes or self._free(Place.HOST) < need.host_bytes:
+            eviction = self._next_eviction(need)
             if eviction is not None:
                 self._evict(eviction)
                 continue
             started = self.clock()
             if started >= deadline:
-                raise self._too_late(entry)
+                raise self._too_late(need)
             self._changed.wait(deadline - started)
             self._count(seconds_waiting=self.clock() - started)
 
@@ -247,29 +305,28 @@ class Residency:
         total = self.budget.device_bytes if place is Place.DEVICE else self.budget.host_bytes
         return total - self._held[place]
 
-    def _has_room(self, entry: _Entry) -> bool:
-        return self._free(Place.DEVICE) >= entry.bytes and self._free(Place.HOST) >= _host_need(entry)
-
     def _idle(self, place: Place | None = None) -> list[_Entry]:
         """Models in memory that may be put out, the least recently used one first."""
         places = {Place.HOST, Place.DEVICE} if place is None else {place}
         idle = (one for one in self._entries.values() if one.place in places and not one.users and not one.busy)
         return sorted(idle, key=lambda one: one.used)
 
-    def _next_eviction(self, entry: _Entry) -> _Eviction | None:
+    def _next_eviction(self, need: _Need) -> _Eviction | None:
         """What to put out next to make room for this one; None where all of it would not be enough."""
         on_host, on_device = self._idle(Place.HOST), self._idle(Place.DEVICE)
-        host_free = self._free(Place.HOST) - _host_need(entry)
-        host_could_be_free = host_free + sum(one.bytes for one in on_host)
-        device_could_be_free = self._free(Place.DEVICE) + sum(one.bytes for one in on_device)
-        if host_could_be_free < 0 or device_could_be_free < entry.bytes:
+        device_free = self._free(Place.DEVICE) - need.device_bytes
+        host_free = self._free(Place.HOST) - need.host_bytes
+        parked = sum(one.bytes for one in on_host)
+        staying = sum(one.host_bytes for one in on_device)
+        if host_free + parked + staying < 0 or device_free + sum(one.device_bytes for one in on_device) < 0:
             return None
         if host_free < 0:
-            return _Eviction(on_host[0], to_host=False)
+            holding = [*on_host, *(one for one in on_device if one.host_bytes)]
+            return _Eviction(holding[0], to_host=False)
         victim = on_device[0]
-        if host_free >= victim.bytes:
+        if host_free >= victim.to_park:
             return _Eviction(victim, to_host=True)
-        if host_could_be_free >= victim.bytes:
+        if host_free + parked >= victim.to_park:
             return _Eviction(on_host[0], to_host=False)  # it went there before the victim was used last
         return _Eviction(victim, to_host=False)
 
@@ -281,46 +338,47 @@ class Residency:
 
     def _park(self, entry: _Entry) -> bool:
         """Move a model to host memory; False where that failed."""
-        self._held[Place.HOST] += entry.bytes
+        self._held[Place.HOST] += entry.to_park
         try:
-            self._slowly("seconds_moving", entry.resident.to_host)
+            self._slowly("moved to host memory", entry, entry.resident.to_host)
         except Exception:
-            self._held[Place.HOST] -= entry.bytes
+            self._held[Place.HOST] -= entry.to_park
             log.warning("%s could not be moved to host memory and is dropped", entry.resident.name, exc_info=True)
             return False
-        self._held[Place.DEVICE] -= entry.bytes
+        self._held[Place.DEVICE] -= entry.device_bytes
         entry.place = Place.HOST
-        self._count(evictions_to_host=1, bytes_to_host=entry.bytes)
+        self._count(evictions_to_host=1, bytes_to_host=entry.to_park)
         return True
 
     def _drop(self, entry: _Entry) -> None:
-        place = entry.place
+        on_device = entry.place is Place.DEVICE
         entry.model = None
         try:
-            self._slowly("seconds_moving", entry.resident.drop)
+            self._slowly("dropped", entry, entry.resident.drop)
         finally:
-            self._held[place] -= entry.bytes
+            self._held[Place.DEVICE] -= entry.device_bytes if on_device else 0
+            self._held[Place.HOST] -= entry.host_bytes if on_device else entry.bytes
             entry.place = Place.NOWHERE
             self._count(drops=1, bytes_dropped=entry.bytes)
 
     def _admit(self, entry: _Entry) -> None:
         """Load a model, where it is nowhere, and move it to the device. There is room for it."""
         passes_host = _host_need(entry)
-        self._held[Place.DEVICE] += entry.bytes
+        self._held[Place.DEVICE] += entry.device_bytes
         self._held[Place.HOST] += passes_host
         try:
             if entry.place is Place.NOWHERE:
-                entry.model = self._slowly("seconds_loading", entry.resident.load)
+                entry.model = self._slowly("loaded", entry, entry.resident.load)
                 entry.place = Place.HOST
                 passes_host = 0  # from here on it is the model's own
                 self._count(loads=1, bytes_loaded=entry.bytes)
-            self._slowly("seconds_moving", entry.resident.to_device)
+            self._slowly("moved to the device", entry, entry.resident.to_device)
         except BaseException:
             self._back_out(entry, passes_host)
             raise
-        self._held[Place.HOST] -= entry.bytes
+        self._held[Place.HOST] -= entry.to_park
         entry.place = Place.DEVICE
-        self._count(moves_to_device=1, bytes_to_device=entry.bytes)
+        self._count(moves_to_device=1, bytes_to_device=entry.device_bytes)
 
     def _back_out(self, entry: _Entry, passes_host: int) -> None:
         """After a load or a move that failed: the model may be anywhere or in halves, so it is let go of."""
@@ -328,10 +386,10 @@ class Residency:
             if entry.place is Place.HOST:
                 self._drop(entry)
             else:
-                self._slowly("seconds_loading", entry.resident.drop)
+                self._slowly("dropped", entry, entry.resident.drop)
         finally:
             self._held[Place.HOST] -= passes_host
-            self._held[Place.DEVICE] -= entry.bytes
+            self._held[Place.DEVICE] -= entry.device_bytes
 
     @contextmanager
     def _busy(self, entry: _Entry) -> Iterator[None]:
@@ -344,15 +402,18 @@ class Residency:
             self._forget_if_gone(entry)
             self._changed.notify_all()
 
-    def _slowly(self, seconds: str, action: Callable[[], Result]) -> Result:
-        """Do what takes long without the lock, and count how long it took."""
+    def _slowly(self, done: str, entry: _Entry, action: Callable[[], Result]) -> Result:
+        """Do what takes long without the lock; count how long it took, and tell of it in the log when it is done."""
         started = self.clock()
         self._changed.release()
         try:
-            return action()
+            result = action()
         finally:
             self._changed.acquire()
-            self._count(**{seconds: self.clock() - started})
+            seconds = self.clock() - started
+            self._count(**{"seconds_loading" if done == "loaded" else "seconds_moving": seconds})
+        log.info("%s (%s) was %s in %.1f s", entry.resident.name, gigabytes(entry.bytes), done, seconds)
+        return result
 
     def _forget_if_gone(self, entry: _Entry) -> None:
         if entry.place is Place.NOWHERE and not entry.users and not entry.busy:
@@ -363,19 +424,25 @@ class Residency:
             self._figures, **{name: getattr(self._figures, name) + amount for name, amount in more.items()}
         )
 
-    def _too_late(self, entry: _Entry) -> ResourceExhausted:
+    def _too_late(self, need: _Need) -> ResourceExhausted:
+        entry = need.entry
         others = [one for one in self._entries.values() if one is not entry and (one.users or one.busy)]
         names = ", ".join(f"{one.resident.name} ({gigabytes(one.bytes)})" for one in others)
         return ResourceExhausted(
-            f"{entry.resident.name} needs {gigabytes(entry.bytes)}, and within {self.wait_s:g} s there was no room: "
-            f"{gigabytes(self._free(Place.DEVICE))} of {gigabytes(self.budget.device_bytes)} on the device are free, "
-            f"{gigabytes(self._free(Place.HOST))} of {gigabytes(self.budget.host_bytes)} in host memory; in use are "
-            f"{names or 'no other models'}. Run fewer steps at once in this process, or give it more memory."
+            f"{entry.resident.name} needs {gigabytes(need.device_bytes)}, and within {self.wait_s:g} s there was no "
+            f"room: {gigabytes(self._free(Place.DEVICE))} of {gigabytes(self.budget.device_bytes)} on the device are "
+            f"free, {gigabytes(self._free(Place.HOST))} of {gigabytes(self.budget.host_bytes)} in host memory; in use "
+            f"are {names or 'no other models'}. Run fewer steps at once in this process, or give it more memory."
         )
 
 
+def _in_use(resident: Resident[object]) -> tuple[int, int]:
+    """What it takes on the device, and what it keeps of host memory then."""
+    return (resident.device_bytes, resident.host_bytes) if isinstance(resident, InParts) else (resident.bytes, 0)
+
+
 def _host_need(entry: _Entry) -> int:
-    """What a model takes of host memory on its way to the device, beyond what it holds there now."""
+    """What a model takes of host memory on its way to the device, beyond what it holds there now: none once loaded."""
     return entry.bytes if entry.place is Place.NOWHERE else 0
 
 
@@ -385,7 +452,8 @@ def _check_fits(resident: Resident[object], budget: Budget) -> None:
     Raises:
         ResourceExhausted: the device or host memory is too small for it even when empty.
     """
-    if resident.bytes <= min(budget.device_bytes, budget.host_bytes):
+    device_bytes, _ = _in_use(resident)
+    if device_bytes <= budget.device_bytes and resident.bytes <= budget.host_bytes:
         return
     fitting = [
         one
@@ -397,7 +465,8 @@ def _check_fits(resident: Resident[object], budget: Budget) -> None:
         for one in fitting
     )
     raise ResourceExhausted(
-        f"{resident.name} needs {gigabytes(resident.bytes)} on the device, and as much host memory to be loaded "
-        f"through; models may take {gigabytes(budget.device_bytes)} there and {gigabytes(budget.host_bytes)} here. "
+        f"{resident.name} needs {gigabytes(device_bytes)} on the device, and {gigabytes(resident.bytes)} of "
+        f"host memory to be loaded; models may take {gigabytes(budget.device_bytes)} there and "
+        f"{gigabytes(budget.host_bytes)} here. "
         + (f"What would fit: {plans}." if plans else "No smaller plan of it would fit: it takes a larger machine.")
     )

@@ -1,6 +1,8 @@
 """Latents: one noise for a seed, diffusers' packing, the autoencoder's own numbers; words; pictures out of latents."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -150,42 +152,43 @@ def test_long_prompts_are_read_to_512_tokens_and_what_is_beyond_is_counted() -> 
     assert 88 <= long.tokens_left_out <= 90
 
 
-class Loading:
-    """Counts how often the encoders were loaded."""
+class Lender:
+    """Counts how often the encoders were borrowed, and whether they were given back."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.lent = 0
 
-    def __call__(self) -> Encoders:
+    @contextmanager
+    def __call__(self) -> Iterator[Encoders]:
         self.count += 1
-        return encoders()
+        self.lent += 1
+        yield encoders()
+        self.lent -= 1
 
 
-def test_encoders_are_loaded_for_unknown_words_only() -> None:
-    loading = Loading()
-    prompts = PromptEncoder(loading)
-    assert loading.count == 0
+def test_encoders_are_borrowed_for_unknown_words_only() -> None:
+    lender = Lender()
+    prompts = PromptEncoder(lender)
     first = prompts.encode("one")
-    prompts.release()
+    assert (lender.count, lender.lent) == (1, 0)
     assert prompts.encode("one") is first
-    assert loading.count == 1
+    assert lender.count == 1
     prompts.encode("two")
-    prompts.encode("three")
-    assert loading.count == 2
+    assert (lender.count, lender.lent) == (2, 0)
 
 
 def test_the_prompts_asked_for_last_are_kept_within_the_bound() -> None:
-    loading = Loading()
+    lender = Lender()
     size = encode_words(encoders(), "x").size
-    prompts = PromptEncoder(loading, cache_bytes=2 * size)
+    prompts = PromptEncoder(lender, cache_bytes=2 * size)
     for words in ("one", "two", "one", "three"):
         prompts.encode(words)
-        prompts.release()
-    assert loading.count == 3
+    assert lender.count == 3
     prompts.encode("one")
-    assert loading.count == 3
+    assert lender.count == 3
     prompts.encode("two")
-    assert loading.count == 4
+    assert lender.count == 4
 
 
 @pytest.fixture

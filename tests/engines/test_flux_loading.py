@@ -10,28 +10,24 @@ import torch
 from diffusers import FluxTransformer2DModel
 from safetensors.torch import load_file, save_file
 
-from shared.contracts.errors import Permanent, ResourceExhausted
+from shared.contracts.errors import Permanent
 from shared.flux.fp8 import dequantised, read_weights
 from shared.flux.loading import (
     WEIGHTS,
     WIDTH,
     Depth,
-    Footprint,
-    Free,
-    Plan,
     footprint,
-    free_memory,
     load_transformer,
-    memory_plan,
     published_names,
     settle,
+    stored_bytes,
 )
+from shared.models.memory import Footprint, Plan
 from tests.engines.flux_models import assert_same, predict, tiny
 
 SHALLOW = Depth(double=1, single=1)
 FP8 = torch.float8_e4m3fn
 KINDS = {torch.bfloat16: "BF16", torch.float32: "F32", FP8: "F8_E4M3"}
-GB = 10**9
 FLUX_1 = Footprint(
     weights=23_802_816_640, largest_block=679_662_592, largest_layer=113_283_072, outside_blocks=128_249_984
 )
@@ -368,24 +364,13 @@ def test_what_a_model_takes_is_read_from_its_headers(folder: Path) -> None:
     assert footprint(folder, torch.float32).weights == 2 * need.weights
 
 
-@pytest.mark.parametrize(
-    ("device", "host", "plan"),
-    [
-        (80, 128, Plan.RESIDENT),
-        (80, 8, Plan.RESIDENT),
-        (24, 64, Plan.GROUP_OFFLOAD),
-        (4, 64, Plan.GROUP_OFFLOAD),
-        (3, 64, Plan.SEQUENTIAL),
-    ],
-)
-def test_the_fastest_plan_that_fits(device: int, host: int, plan: Plan) -> None:
-    assert memory_plan(FLUX_1, 2 * GB, Free(device=device * GB, host=host * GB)) is plan
-
-
-@pytest.mark.parametrize(("device", "host"), [(24, 16), (2, 64), (1, 1)])
-def test_what_does_not_fit_is_said_before_loading(device: int, host: int) -> None:
-    with pytest.raises(ResourceExhausted, match=rf"{device}\.0 GB are free.*resident needs 25\.8 GB.*group_offload"):
-        memory_plan(FLUX_1, 2 * GB, Free(device=device * GB, host=host * GB))
+def test_what_a_folder_or_a_file_takes_is_read_from_its_headers(folder: Path) -> None:
+    parameters = {name: value.numel() for name, value in tiny().named_parameters()}
+    assert stored_bytes(folder, torch.bfloat16) == 2 * sum(parameters.values())
+    wanted = stored_bytes(folder / WEIGHTS, torch.float32, lambda name: name == "proj_out.bias")
+    assert wanted == 4 * parameters["proj_out.bias"]
+    with pytest.raises(Permanent, match="no safetensors file in"):
+        stored_bytes(folder.parent, torch.float32)
 
 
 @pytest.mark.parametrize("plan", list(Plan))
@@ -393,8 +378,3 @@ def test_every_plan_predicts_the_same(folder: Path, plan: Plan) -> None:
     loaded = load_transformer(folder, torch.float32)
     settle(loaded, plan, "cpu")
     assert_same(predict(loaded), predict(tiny()))
-
-
-def test_free_memory_without_an_accelerator_is_the_machine_s() -> None:
-    free = free_memory("cpu")
-    assert free.device == free.host > 0

@@ -10,43 +10,33 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
 
 from doctor_image_gen import recipes
-from services.generate.flux import FluxGenerate, parts
+from services.generate.flux import FluxGenerate
 from services.generate.stage import STAGE, FluxParams
 from shared.contracts.errors import Cancelled, InvalidInput, Permanent
 from shared.flux import tiny
+from shared.flux.parts import parts
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
-from shared.flux.pulid.attention import PerceiverAttentionCA
-from shared.flux.pulid.idformer import IDFormer
-from shared.flux.pulid.weights import Pulid
 from shared.flux.schedules import SCHEDULERS
 from shared.models.catalogue import load_models
 from shared.models.device import DEVICE
 from shared.models.lock import Pin, pin, pin_of
+from shared.models.residency import Budget, Residency
 from shared.vision.codec import Image, decode
 from shared.worker.operation import Outcome, Params, Work
+from tests.engines.flux_studio import ID_WIDTH, TOKENS, tiny_pulid, write_lora, write_models
 
-TOKENS, ID_WIDTH = 4, 24
+BUDGET_BYTES = 100_000_000
 PORTABLE = b'{"schema_version": 1}'
 """What the portable identity engine hands on is JSON; nothing in it is of use to FLUX."""
-
-
-def tiny_pulid() -> Pulid:
-    encoder = IDFormer(dim=16, depth=1, heads=2, head_dim=8, queries=TOKENS, out_dim=ID_WIDTH, vit_dim=8, scales=1)
-    return Pulid(encoder, (PerceiverAttentionCA(tiny.WIDTH, ID_WIDTH, heads=2, head_dim=8) for _ in range(3)))
 
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     with TemporaryDirectory() as name:
-        tiny.write(Path(name) / "tiny")
-        for version in ("pulid_flux_v0.9.0", "pulid_flux_v0.9.1"):
-            (Path(name) / version).mkdir()
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(len(version) + int(version[-1]))
-                save_file(tiny_pulid().state_dict(), Path(name) / version / f"{version}.safetensors")
+        write_models(Path(name))
+        write_lora(Path(name), "look")
         yield Path(name)
 
 
@@ -56,7 +46,8 @@ def engine(folder: Path) -> FluxGenerate:
 
 
 def fresh(folder: Path) -> FluxGenerate:
-    return FluxGenerate(folder, "cpu", tiny_pulid)
+    """An engine that has loaded nothing yet, nor has its residency."""
+    return FluxGenerate(folder, "cpu", tiny_pulid, Residency(Budget(BUDGET_BYTES, BUDGET_BYTES)))
 
 
 @cache

@@ -10,14 +10,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from shared.contracts.errors import Permanent, ResourceExhausted
-from shared.models.catalogue import load_models
-from shared.models.device import TorchFacts, check_providers, require_device
-from shared.models.memory import PLANS, Placement, Weights, device_memory, host_memory, place, plan_for, smaller_plans
+from shared.models import process
+from shared.models.device import DEVICE, TorchFacts, check_providers, require_device
+from shared.models.memory import Footprint, Memory, Need, Plan, device_memory, host_memory, needs, plan_for
 from shared.models.residency import Budget, Figures, Residency, Smaller
 
 PATIENCE_S = 20.0
@@ -258,14 +257,13 @@ def test_a_model_that_can_never_fit_is_refused_before_anything_is_loaded_or_put_
     house = make_house(device=16_000_000_000, host=64_000_000_000)
     house.touch("vae", 300_000_000)
     before = house.residency.figures()
-    flux = FakeModel(house.machine, "FLUX.1 [dev], bf16", 23_800_000_000, smaller_plans(23_800_000_000, 680_000_000))
+    fp8 = Smaller("fp8", 11_900_000_000, 11_900_000_000)
+    flux = FakeModel(house.machine, "FLUX.1 [dev], bf16", 23_800_000_000, (fp8,))
     with pytest.raises(ResourceExhausted) as caught, house.residency.use("flux", lambda: flux):
         pytest.fail("it was given out")
     assert str(caught.value) == (
-        "FLUX.1 [dev], bf16 needs 23.80 GB on the device, and as much host memory to be loaded through; models may "
-        "take 16.00 GB there and 64.00 GB here. What would fit: offload block by block (1.36 GB on the device, "
-        "23.80 GB in host memory) or fp8 (11.90 GB on the device, 11.90 GB in host memory) or nf4 (6.69 GB on the "
-        "device, 6.69 GB in host memory)."
+        "FLUX.1 [dev], bf16 needs 23.80 GB on the device, and 23.80 GB of host memory to be loaded; models may take "
+        "16.00 GB there and 64.00 GB here. What would fit: fp8 (11.90 GB on the device, 11.90 GB in host memory)."
     )
     assert house.residency.figures() == before
 
@@ -586,66 +584,72 @@ TestAnyOrder = AnyOrder.TestCase
 
 # How much memory there is
 
-CATALOGUE = (
-    Weights(name="flux1-dev", role="transformer", memory_bytes=23_802_932_552, fp8_bytes=11_901_525_888),
-    Weights(name="real1sm-fp8", role="transformer", memory_bytes=11_901_525_888),
-    Weights(name="t5xxl_fp16", role="text encoder", memory_bytes=9_787_841_024),
-    Weights(name="clip_l", role="pooled text encoder", memory_bytes=246_144_152),
-    Weights(name="ae", role="autoencoder", memory_bytes=335_304_388),
-    Weights(name="pulid", role="identity adapter", memory_bytes=1_142_000_000),
-    Weights(name="EVA02-CLIP-L-336", role="image encoder", memory_bytes=609_000_000),
-    Weights(name="antelopev2", role="face recognition", memory_bytes=427_550_200),
-    Weights(name="buffalo_l", role="face recognition", memory_bytes=341_268_726),
-    Weights(name="inswapper_128", role="face swapper", memory_bytes=554_253_681),
-    Weights(name="codeformer", role="face restorer", memory_bytes=376_637_898),
+GB = 10**9
+FLUX_1 = Footprint(
+    weights=23_802_816_640, largest_block=679_662_592, largest_layer=113_283_072, outside_blocks=128_249_984
 )
+"""FLUX.1 [dev] in bf16; tests/engines/test_flux_loading.py reads these figures off diffusers' own model."""
+BESIDE = 1_100_000_000
+"""PuLID's attentions and the autoencoder."""
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
-def test_all_stages_fit_on_the_card_that_a_plan_is_for(plan: object) -> None:
-    chosen = next(one for one in PLANS if one is plan)
-    assert place(chosen, CATALOGUE).needs_bytes <= chosen.card_bytes
-    assert plan_for(chosen.card_bytes, CATALOGUE).plan == chosen.name
+@pytest.mark.parametrize(
+    ("device", "host", "plan"),
+    [
+        (74, 100, Plan.RESIDENT),
+        (25, 25, Plan.RESIDENT),
+        (18, 60, Plan.GROUP_OFFLOAD),
+        (3, 60, Plan.GROUP_OFFLOAD),
+        (2, 60, Plan.SEQUENTIAL),
+    ],
+)
+def test_the_fastest_plan_that_fits(device: int, host: int, plan: Plan) -> None:
+    assert plan_for("FLUX", FLUX_1, BESIDE, Budget(device * GB, host * GB)) is plan
 
 
-def test_what_is_small_already_is_not_halved_again() -> None:
-    """REAL1SM comes in fp8: beside T5 it needs the same on every card where models take turns."""
-    models = [one for one in CATALOGUE if one.name != "flux1-dev"]
-    _, middle, small = (place(plan, models) for plan in PLANS)
-    assert (small.needs_bytes, small.fp8) == (middle.needs_bytes, ())
+def test_a_slower_plan_can_be_asked_for() -> None:
+    assert plan_for("FLUX", FLUX_1, BESIDE, Budget(74 * GB, 100 * GB), Plan.GROUP_OFFLOAD) is Plan.GROUP_OFFLOAD
 
 
-def test_the_roles_that_the_plans_name_are_roles_of_the_catalogue() -> None:
-    known = {model.role for model in load_models().values()}
-    assert {role for plan in PLANS for role in plan.offloaded | plan.fp8} <= known
+@pytest.mark.parametrize(("device", "host"), [(74, 16), (1, 60), (1, 1)])
+def test_what_fits_by_no_plan_is_refused_with_what_each_needs(device: int, host: int) -> None:
+    said = rf"FLUX does not fit: models may take {device}\.00 GB on the device and {host}\.00 GB of host memory\. "
+    plans = r"resident needs 24\.90 GB and 24\.90 GB; group offload needs 2\.59 GB and 24\.90 GB; sequential"
+    with pytest.raises(ResourceExhausted, match=said + plans):
+        plan_for("FLUX", FLUX_1, BESIDE, Budget(device * GB, host * GB))
 
 
-def test_the_plans_say_who_stays_and_who_takes_turns() -> None:
-    large = ("flux1-dev", "real1sm-fp8", "t5xxl_fp16")
-    small = tuple(one.name for one in CATALOGUE if one.name not in large)
-    assert [(at.resident, at.offloaded, at.fp8) for at in (place(plan, CATALOGUE) for plan in PLANS)] == [
-        ((*large, *small), (), ()),
-        (small, large, ()),
-        (small, large, ("flux1-dev",)),
-    ]
+def test_what_is_halved_only_once_it_is_loaded_needs_the_whole_in_host_memory() -> None:
+    halved = FLUX_1.model_copy(update={"weights": 12 * GB, "to_load": 24 * GB})
+    assert needs(halved, 0)[Plan.RESIDENT] == Need(device_bytes=12 * GB, host_bytes=24 * GB)
 
 
-@given(st.integers(0, 100_000_000_000), st.lists(st.sampled_from(CATALOGUE), unique=True))
-def test_a_plan_fits_what_is_free_and_places_every_model_once(free: int, models: list[Weights]) -> None:
-    placements: list[Placement] = [place(plan, models) for plan in PLANS]
-    try:
-        chosen = plan_for(free, models)
-    except ResourceExhausted:
-        assert all(each.needs_bytes > free for each in placements)
-        return
-    assert chosen.needs_bytes <= free
-    assert sorted((*chosen.resident, *chosen.offloaded)) == sorted(model.name for model in models)
-    assert all(each.needs_bytes > free for each in placements[: placements.index(chosen)])
+def test_a_process_leaves_the_steps_their_working_memory() -> None:
+    host = Memory(total_bytes=120 * GB, free_bytes=100 * GB)
+    card = Memory(total_bytes=80 * GB, free_bytes=79 * GB)
+    assert process.budget(card, host) == Budget(73 * GB, 60 * GB)
+    assert process.budget(Memory(total_bytes=4 * GB, free_bytes=3 * GB), host).device_bytes == 0
 
 
-def test_where_no_plan_fits_the_smallest_need_is_told() -> None:
-    with pytest.raises(ResourceExhausted, match=r"The smallest plan, 24 GB, needs 21\.93 GB .* 16\.00 GB are free"):
-        plan_for(16_000_000_000, CATALOGUE)
+def test_on_a_cpu_both_places_share_one_memory() -> None:
+    assert process.budget(None, Memory(total_bytes=120 * GB, free_bytes=100 * GB)) == Budget(30 * GB, 30 * GB)
+
+
+def test_a_process_has_one_residency_and_a_test_can_put_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_process", [])
+    monkeypatch.setenv(DEVICE, "cpu")
+    assert process.figures() is None
+    own = Residency(Budget(1, 1))
+    with process.use_residency(own):
+        assert process.residency() is own
+        assert process.figures() == Figures()
+    assert process.figures() is None
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: process.residency(), range(8)))
+    assert {id(one) for one in found} == {id(process.residency())}
+    with process.use_residency(own):
+        assert process.residency() is own
+    assert process.residency() is found[0]
 
 
 def group(folder: Path, files: dict[str, str]) -> None:

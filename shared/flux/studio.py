@@ -1,0 +1,267 @@
+"""What the stages that paint with FLUX share in one process: told words, and a transformer with what belongs to it.
+
+All of it is borrowed of a Residency, under keys that name weights and precision: who asks for the same gets the same
+objects, whichever stage it is.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from shared.flux.decode import load_vae
+from shared.flux.loading import footprint, load_transformer, settle, stored_bytes
+from shared.flux.lora import drop_lora, load_lora, use_loras
+from shared.flux.parts import Parts, adapter_file, parts, proper_name
+from shared.flux.pulid.attention import PerceiverAttentionCA
+from shared.flux.pulid.injection import attach
+from shared.flux.pulid.weights import Pulid, load_pulid, published
+from shared.flux.residents import ModuleResident, bytes_of
+from shared.flux.speed import Speed, check_takes_loras, speed_up
+from shared.flux.text import EncoderPaths, Encoders, PromptEmbedding, PromptEncoder, load_encoders
+from shared.models.device import require_device, torch_facts
+from shared.models.memory import Plan, needs, plan_for
+from shared.models.process import residency
+from shared.models.residency import Residency
+
+ADAPTERS_KEPT = 8
+"""LoRA adapters that stay in a transformer, the ones used last: a hundred MB or more each."""
+
+BUFFERS_BYTES = 2**20
+"""What text encoders hold besides the weights in their files: positions."""
+
+PULID = "pulid_ca."
+"""What the names of PuLID's attentions begin with; the rest of its file encodes photos."""
+
+
+class Painter(nn.Module):
+    """What paints: one resident, since its parts are needed at once.
+
+    Attributes:
+        transformer: a FluxTransformer2DModel, PuLID's modules attached if there are any.
+        vae: diffusers' AutoencoderKL.
+        attentions: PuLID's modules.
+        lock: of whoever paints: adapters and caches are the transformer's, so one step at a time.
+        adapters: LoRA adapters by their names and bytes, the least recently used first.
+        booked: the bytes it was said to take where it computes; None where its parts take turns there.
+        sped_up: whether the settings of speed were applied.
+    """
+
+    def __init__(
+        self, transformer: Any, vae: Any, attentions: Sequence[PerceiverAttentionCA], booked: int | None
+    ) -> None:
+        super().__init__()
+        self.transformer: Any = transformer
+        self.vae: Any = vae
+        self.attentions = nn.ModuleList(attentions)
+        self.lock = threading.Lock()
+        self.adapters: OrderedDict[str, int] = OrderedDict()
+        self.booked = booked
+        self.sped_up = False
+
+
+class Studio:
+    """Words and painters of the models in a folder.
+
+    Args:
+        folder: of the models.
+        device: where they compute.
+        dtype: of the weights in memory.
+        borrow: where they are borrowed; the process's Residency where None, asked for when it is first needed.
+        build_pulid: makes the empty PuLID; another than the published size is for tests.
+        speed: how transformer and autoencoder are run.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        device: str,
+        dtype: torch.dtype,
+        borrow: Residency | None = None,
+        build_pulid: Callable[[], Pulid] = published,
+        speed: Speed | None = None,
+    ) -> None:
+        self.folder = folder
+        self.device = device
+        self.dtype = dtype
+        self.speed = speed or Speed()
+        self._residency = borrow
+        self._build_pulid = build_pulid
+        self._encoders: dict[str, PromptEncoder] = {}
+
+    @property
+    def residency(self) -> Residency:
+        """Where it borrows."""
+        return self._residency or residency()
+
+    def prompt(self, model: str, words: str) -> PromptEmbedding:
+        """Words as a model's transformer reads them, on the device. The encoders are given back at once.
+
+        Raises:
+            InvalidInput, Permanent, IntegrityError: as `shared.flux.parts.parts`; or there is no such device.
+            ResourceExhausted: there is no room for the encoders.
+        """
+        paths = self._parts(model).encoders
+        key = f"{paths.clip} and {paths.t5}, {self._precision}"
+
+        def borrow() -> AbstractContextManager[Encoders]:
+            return self.residency.use(key, lambda: self._text_encoders(paths))
+
+        encoder = self._encoders.setdefault(key, PromptEncoder(borrow))
+        return encoder.encode(words).to(self.device, self.dtype)
+
+    @contextmanager
+    def painting(
+        self, model: str, identity_model: str | None = None, loras: Mapping[str, float] | None = None
+    ) -> Iterator[Painter]:
+        """A model's painter on the device, this caller's alone until the block ends. Hold no reference beyond.
+
+        Args:
+            model: the transformer's.
+            identity_model: PuLID's weights; None where nobody is to be seen.
+            loras: how strongly each adapter changes the transformer meanwhile. Afterwards it is bit by bit as before.
+
+        Raises:
+            InvalidInput, Permanent, IntegrityError: weights are missing, damaged or of another kind; there is no such
+                device; the settings of speed cannot be had here.
+            ResourceExhausted: there is no room; says what each plan would need. Nothing was loaded then.
+        """
+        self._parts(model)
+        key = self.key(model, identity_model)
+        with self.residency.use(key, lambda: self._painter(model, key)) as painter, painter.lock:
+            self._prepare(key, painter)
+            with self._in_force(key, painter, loras or {}):
+                yield painter
+
+    def key(self, model: str, identity_model: str | None) -> str:
+        """What the Residency knows a painter by.
+
+        Where nobody is to be seen, one with any identity modules will do if it is there: without a subject they do
+        nothing, bit by bit, and no second copy of the transformer is loaded.
+        """
+        speed = self.speed.model_dump_json(exclude_defaults=True)
+        base = f"{self.folder / proper_name(model)}, {self._precision}, {speed}, "
+        if identity_model is not None:
+            return base + proper_name(identity_model)
+        near, far = (
+            sorted(key for key in keys if key.startswith(base))
+            for keys in (self.residency.on_device(), self.residency.on_host())
+        )
+        return next(iter([*near, *far]), base)
+
+    @property
+    def _precision(self) -> str:
+        return f"{self.dtype}".removeprefix("torch.") + f" on {self.device}"
+
+    def _parts(self, model: str) -> Parts:
+        found = parts(self.folder, model)
+        require_device(self.device, torch_facts())
+        return found
+
+    def _text_encoders(self, paths: EncoderPaths) -> ModuleResident[Encoders]:
+        """On the device, or, where that is too small for them, on the CPU."""
+        size = stored_bytes(paths.clip, self.dtype) + stored_bytes(paths.t5, self.dtype) + BUFFERS_BYTES
+        fits = size <= self.residency.budget.device_bytes
+        return ModuleResident(
+            f"text encoders {paths.t5.parent.name}/{paths.t5.name}, {self._precision}",
+            lambda: load_encoders(paths, "cpu", self.dtype),
+            size,
+            self.device if fits else "cpu",
+            device_bytes=size if fits else 0,
+            host_bytes=0 if fits else size,
+        )
+
+    def _painter(self, model: str, key: str) -> ModuleResident[Painter]:
+        """Whole on the device, or, where it does not fit, the transformer in host memory and its blocks in turns."""
+        files, identity_model = parts(self.folder, model), key.rpartition(", ")[2]
+        pulid = adapter_file(self.folder, identity_model) if identity_model else None
+        beside = stored_bytes(files.vae, self.dtype)
+        if pulid is not None:
+            beside += stored_bytes(pulid, self.dtype, lambda name: name.startswith(PULID))
+        need = footprint(files.transformer, self.dtype)
+        name = f"{model} with {identity_model or 'no identity'}, {self._precision}"
+        first = Plan.GROUP_OFFLOAD if self.speed.group_offload else Plan.RESIDENT
+        plan = plan_for(name, need, beside, self.residency.budget, first)
+        whole = plan is Plan.RESIDENT
+
+        def read() -> Painter:
+            transformer: Any = load_transformer(files.transformer, self.dtype)
+            attentions: list[PerceiverAttentionCA] = []
+            if pulid is not None:
+                loaded = load_pulid(pulid, self.dtype, "cpu", self._build_pulid)
+                attentions = cast(list[PerceiverAttentionCA], list(loaded.pulid_ca))
+                attach(transformer, attentions)
+            vae = load_vae(files.vae, self.dtype, "cpu")
+            if not whole:
+                settle(transformer, plan, self.device)
+            return Painter(transformer, vae, attentions, need.weights + beside if whole else None)
+
+        return ModuleResident(
+            name if whole else f"{name}, by {plan.value}",
+            read,
+            need.weights + beside,
+            self.device,
+            device_bytes=needs(need, beside)[plan].device_bytes,
+            host_bytes=0 if whole else need.weights,
+            moves=_everything if whole else _beside,
+        )
+
+    def _prepare(self, key: str, painter: Painter) -> None:
+        """Once, on the device: apply the settings of speed, and book what it takes then, which may be less."""
+        if not painter.sped_up:
+            speed_up(painter.transformer, painter.vae, self.speed)
+            painter.sped_up = True
+            if painter.booked is not None:
+                self.residency.grow(key, bytes_of(painter) - painter.booked)
+
+    @contextmanager
+    def _in_force(self, key: str, painter: Painter, loras: Mapping[str, float]) -> Iterator[None]:
+        """With these adapters. Each is loaded once; afterwards all are at rest, which leaves no trace of them."""
+        if not loras:
+            yield
+            return
+        check_takes_loras(painter.transformer)
+        strengths = {proper_name(name): strength for name, strength in loras.items()}
+        try:
+            for name in strengths:
+                self._adapt(key, painter, name)
+            use_loras(painter.transformer, {_adapter(name): strength for name, strength in strengths.items()})
+            yield
+        finally:
+            use_loras(painter.transformer, {})
+            while len(painter.adapters) > ADAPTERS_KEPT:
+                name, size = painter.adapters.popitem(last=False)
+                drop_lora(painter.transformer, _adapter(name))
+                self.residency.grow(key, -size)
+
+    def _adapt(self, key: str, painter: Painter, name: str) -> None:
+        """Have an adapter in the transformer, and its bytes in the books."""
+        if name not in painter.adapters:
+            path = adapter_file(self.folder, name)
+            size = stored_bytes(path, self.dtype)
+            self.residency.grow(key, size)
+            try:
+                load_lora(painter.transformer, path, _adapter(name))
+            except BaseException:
+                self.residency.grow(key, -size)
+                raise
+            painter.adapters[name] = size
+        painter.adapters.move_to_end(name)
+
+
+def _everything(painter: Painter) -> nn.Module:
+    return painter
+
+
+def _beside(painter: Painter) -> nn.Module:
+    return nn.ModuleList([painter.vae, painter.attentions])
+
+
+def _adapter(name: str) -> str:
+    """PEFT makes the name a part of the modules' names, where a dot would divide it."""
+    return name.replace(".", ":")
