@@ -10,9 +10,8 @@ Sources: Y. Lipman et al., "Flow Matching for Generative Modeling", 2022; J. Ho,
 Guidance", 2022; diffusers `FluxPipeline`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ from diffusers.hooks import HookRegistry
 from torch import Tensor
 
 from shared.flux.latents import image_ids, pack, unpack
+from shared.flux.scheduler import unrounded
 from shared.flux.text import PromptEmbedding
 
 Around = Callable[[int, float], AbstractContextManager[object]]
@@ -208,7 +208,7 @@ def predict(
     )
     more = merged([extra(call) for extra in branch.extras])
     cached = transformer.cache_context(cache, step_index=step, sigma=sigma)
-    with branch.around(step, sigma), cached, unrounded(transformer, time):
+    with branch.around(step, sigma), cached, unrounded(transformer, time, call.guidance):
         tokens = transformer(
             hidden_states=call.hidden_states,
             timestep=call.timestep,
@@ -251,28 +251,3 @@ def _forget_earlier_runs(transformer: Any) -> None:
     """Where one of diffusers' caches is enabled, a run must not begin with what another left in it."""
     if transformer.is_cache_enabled:
         HookRegistry.check_if_exists_or_initialize(transformer).reset_stateful_hooks(recurse=True)
-
-
-_time: ContextVar[Tensor | None] = ContextVar("time", default=None)
-
-
-@contextmanager
-def unrounded(transformer: Any, time: Tensor) -> Iterator[None]:
-    """For the time of a call, let the embedding of time have it in fp32.
-
-    `FluxTransformer2DModel.forward`, like that of `FluxControlNetModel`, rounds it to the dtype of the tokens first.
-    The embedding takes its sines and cosines in fp32. The hook asks whose call it is in, since all calls of a shared
-    model meet all their hooks. A whole model that was compiled keeps no heed of hooks: compile its blocks instead.
-    """
-
-    def exact(_: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        mine = _time.get()
-        return given if mine is None else (mine, *given[1:])
-
-    token = _time.set(1000.0 * time)
-    hook = transformer.time_text_embed.register_forward_pre_hook(exact)
-    try:
-        yield
-    finally:
-        hook.remove()
-        _time.reset(token)

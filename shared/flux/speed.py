@@ -26,9 +26,6 @@ FP8_CAPABILITY: Final = (8, 9)
 """Of the first GPUs that multiply in 8-bit floats, and that a compiler can widen them on: Ada, then Hopper."""
 SEPARATE: Final = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj")
 """What fusing makes one of, and another of the text's."""
-CONTROLS: Final = ("controlnet_block_samples", "controlnet_single_block_samples")
-NEVER: Final = -1.0
-"""A threshold that no change lies under."""
 
 
 def speed_up(transformer: Any, vae: Any, speed: Speed, compiler: str = "inductor") -> None:
@@ -61,7 +58,7 @@ def speed_up(transformer: Any, vae: Any, speed: Speed, compiler: str = "inductor
     if speed.channels_last_vae:
         vae.to(memory_format=torch.channels_last)
     if speed.first_block_cache is not None:
-        _cache(transformer, speed.first_block_cache)
+        transformer.enable_cache(FirstBlockCacheConfig(threshold=speed.first_block_cache))
     if speed.compiled_blocks:
         # A cache decides, and offloading copies, in the midst of a block, which the graph must break for.
         unbroken = speed.first_block_cache is None and not offloaded
@@ -179,27 +176,6 @@ def _quantise(transformer: Any, kind: Fp8) -> None:
         quantize_(
             blocks, config, lambda module, name: isinstance(module, nn.Linear) and not (narrow and ".norm" in name)
         )
-
-
-def _cache(transformer: Any, threshold: float) -> None:
-    """Let steps be skipped; but none that a ControlNet steers.
-
-    The transformer adds a ControlNet's samples between blocks, skipped or not, and what the cache repeats holds them
-    already.
-    """
-    transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
-
-    def heed(model: Any, _: Any, given: dict[str, Any]) -> None:
-        if model.is_cache_enabled:
-            steered = any(given.get(name) is not None for name in CONTROLS)
-            _head(model).threshold = NEVER if steered else threshold
-
-    transformer.register_forward_pre_hook(heed, with_kwargs=True)
-
-
-def _head(transformer: Any) -> Any:
-    """The cache's hook on the first block, which decides."""
-    return transformer.transformer_blocks[0]._diffusers_hook.get_hook("fbc_leader_block_hook")  # noqa: SLF001
 
 
 def _is_offloaded(transformer: Any) -> bool:
