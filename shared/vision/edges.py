@@ -19,8 +19,11 @@ DRAWN: Final = ("canny", "scribble")
 LEAST_THRESHOLD: Final = 50.0
 """Of the gradient. In a picture of almost one grey, Otsu's threshold would let noise pass for edges."""
 
+SMOOTHING_PX: Final = 1.0
+"""Standard deviation of the Gaussian before Canny's edges."""
+
 _LINE_SHARE: Final = 1 / 200
-"""A scribble's line is so wide, of the picture's longer side; a fifth of that smooths the picture first."""
+"""A scribble's line is so wide, of the picture's longer side; a fifth of that smooths the picture more."""
 _STROKE_SHARE: Final = 1 / 32
 """Strokes that extend less, of the longer side, are left out of a scribble."""
 
@@ -70,17 +73,17 @@ def drawn(kind: str, picture: Image) -> Image:
 def canny(picture: Image) -> Image:
     """Canny's edges, one pixel wide, white on black; uint8 RGB of the picture's shape.
 
-    The upper threshold is Otsu's of the grey levels, at least 50, the lower one half of it. The picture is not
-    smoothed first, as it was not for the training of the ControlNets.
+    The upper threshold is Otsu's of the grey levels, at least 50, the lower one half of it. The picture is smoothed
+    first as Canny does, which OpenCV leaves to its caller: grain would be drawn otherwise.
     """
-    return _rgb(_edges(_grey(picture)))
+    return _rgb(_edges(_grey(picture), SMOOTHING_PX))
 
 
 def scribble(picture: Image) -> Image:
     """The main edges as smooth, thick lines, as by hand; white on black, uint8 RGB of the picture's shape."""
     longer = max(picture.shape[:2])
     line = max(3, round(longer * _LINE_SHARE))
-    edges = _edges(np.asarray(cv2.GaussianBlur(_grey(picture), (0, 0), line / 5 + 1), np.uint8))
+    edges = _edges(_grey(picture), SMOOTHING_PX + line / 5)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(edges, connectivity=8)
     extent = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
     long = extent >= longer * _STROKE_SHARE
@@ -95,7 +98,8 @@ def _grey(picture: Image) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def _edges(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _edges(grey: NDArray[np.uint8], smoothing_px: float) -> NDArray[np.uint8]:
+    grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), smoothing_px), np.uint8)
     otsu, _ = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     upper = max(otsu, LEAST_THRESHOLD)
     return np.asarray(cv2.Canny(grey, upper / 2, upper), np.uint8)
