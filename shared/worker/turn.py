@@ -150,7 +150,7 @@ class Turnstile:
         chosen = self._waiting[prefer(self._waiting, resident, self._bound)]
         if chosen.name != ticket:
             return self._look_every_s
-        if chosen.models <= resident or chosen.passed_over >= self._bound:
+        if not resident or chosen.models <= resident or chosen.passed_over >= self._bound:
             return 0.0
         idle_s = self._clock() - self._idle_since
         return max(0.0, min(self._linger_s - idle_s, self._look_every_s))

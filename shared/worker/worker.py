@@ -111,6 +111,7 @@ class Worker:
         beat_interval_s: float = 5.0,
         observe: Observer = nobody,
         turnstile: Turnstile | None = None,
+        store_pause_s: float = STORE_PAUSE_S,
         rng: Random | None = None,
     ) -> None:
         self.stage = stage
@@ -124,6 +125,7 @@ class Worker:
         self._beat_interval_s = beat_interval_s
         self._observe = observe
         self._turnstile = turnstile or Turnstile(frozenset)
+        self._store_pause_s = store_pause_s
         self._rng = rng or Random()
         self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix=f"{stage.name}-io")
         self._stopping = threading.Event()
@@ -316,7 +318,7 @@ class Worker:
             delivery.ack()
 
     def _wait_for_the_store(self) -> None:
-        pause_s = STORE_PAUSE_S
+        pause_s = self._store_pause_s
         while not self._stopping.wait(pause_s * self._rng.uniform(0.5, 1.0)):
             try:
                 self._store.get("inbox/is-the-store-there")

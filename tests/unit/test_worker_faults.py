@@ -76,6 +76,7 @@ class House:
             limits=limits,
             beat_interval_s=0.05,
             turnstile=turnstile,
+            store_pause_s=0.01,
             rng=Random(1),
         )
 
