@@ -141,23 +141,56 @@ class FluxImageParams(FluxParams):
 class EditParams(Params):
     """How an editing model, which sees the subject's photos beside the prompt, makes the picture."""
 
+    model: ModelName = Field(description="folder of the weights, below the models folder")
+    instruction: Annotated[str, Field(max_length=400)] = Field(
+        default="A new photograph of exactly the person shown, with the same face, age, hair and skin:",
+        description="what stands before the prompt: these models are told what to do, not only what to show",
+    )
     prompt: Annotated[str, Field(max_length=PROMPT_LIMIT_CHARACTERS)] = Field(
         default="", description="what the picture is to show"
-    )
-    negative_prompt: Annotated[str, Field(max_length=2 * PROMPT_LIMIT_CHARACTERS)] = Field(
-        default="", description="what it is not to show; acts where cfg is not 1, and the model takes one"
     )
     width: FluxSide = Field(default=1024, description="pixels, a multiple of 16")
     height: FluxSide = Field(default=1024, description="pixels, a multiple of 16")
     steps: Annotated[int, Field(ge=1, le=200)] = 28
-    guidance: Annotated[float, Field(ge=0.0, le=20.0)] = Field(
-        default=2.5, description="the distilled guidance that the model is told, where it takes one"
-    )
     cfg: Annotated[float, Field(ge=1.0, le=20.0)] = Field(
         default=1.0, description="true classifier-free guidance; other than 1 it doubles the time"
     )
-    identity_weight: Annotated[float, Field(ge=0.0, le=3.0)] = Field(
-        default=1.0, description="as a scenario states it for PuLID; these models know no such thing and ignore it"
+
+
+class KontextParams(EditParams):
+    """The same for FLUX.1 Kontext [dev]."""
+
+    model: ModelName = Field(default="flux1-kontext-dev", description="folder of the weights, below the models folder")
+    negative_prompt: Annotated[str, Field(max_length=2 * PROMPT_LIMIT_CHARACTERS)] = Field(
+        default="", description="what it is not to show; acts where cfg is not 1"
+    )
+    guidance: Annotated[float, Field(ge=0.0, le=20.0)] = Field(
+        default=2.5, description="the distilled guidance that the model is told"
+    )
+
+
+class KleinParams(EditParams):
+    """The same for FLUX.2 [klein] 4B, which is distilled to four steps and knows no negative prompt."""
+
+    model: ModelName = Field(default="flux2-klein-4b", description="folder of the weights, below the models folder")
+    steps: Annotated[int, Field(ge=1, le=200)] = 4
+    cfg: Annotated[float, Field(ge=1.0, le=20.0)] = Field(
+        default=1.0, description="true guidance, away from no words at all; only for weights that are not distilled"
+    )
+
+
+class QwenEditParams(EditParams):
+    """The same for Qwen-Image-Edit."""
+
+    model: ModelName = Field(
+        default="qwen-image-edit-2511", description="folder of the weights, below the models folder"
+    )
+    negative_prompt: Annotated[str, Field(max_length=2 * PROMPT_LIMIT_CHARACTERS)] = Field(
+        default="", description="what it is not to show; acts where cfg is not 1"
+    )
+    steps: Annotated[int, Field(ge=1, le=200)] = 40
+    cfg: Annotated[float, Field(ge=1.0, le=20.0)] = Field(
+        default=4.0, description="true classifier-free guidance; 1 takes half the time"
     )
 
 
@@ -180,6 +213,9 @@ STAGE = Stage(
             engines={
                 "portable": EngineSpec(ComposeParams, "services.generate.portable:PortableGenerate"),
                 "flux": EngineSpec(FluxParams, "services.generate.flux:FluxGenerate"),
+                "kontext": EngineSpec(KontextParams, "services.generate.edit.engine:kontext"),
+                "klein": EngineSpec(KleinParams, "services.generate.edit.engine:klein"),
+                "qwen": EngineSpec(QwenEditParams, "services.generate.edit.engine:qwen"),
             },
         ),
     ),

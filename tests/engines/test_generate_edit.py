@@ -1,0 +1,374 @@
+"""The editing engines on tiny random pipelines of the published architectures: told their words, sizes and photos.
+
+The pipelines bring every photo to about a million pixels, which is most of the time of a tiny one: their constants are
+made smaller here, and nothing else of them is changed.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.flux import pipeline_flux_kontext
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
+from safetensors.torch import load_file, save_file
+
+from services.generate.edit.editors import KLEIN, KONTEXT, QWEN, Editor
+from services.generate.edit.engine import EditGenerate
+from services.generate.edit.references import references
+from services.generate.stage import STAGE, EditParams, KleinParams, KontextParams, QwenEditParams
+from shared.contracts.errors import Cancelled, InvalidInput, Permanent, ResourceExhausted
+from shared.contracts.identity import FaceMeasure, IdentityRecord
+from shared.models.catalogue import load_models
+from shared.models.device import DEVICE
+from shared.models.lock import Pin, pin
+from shared.models.process import residency, use_residency
+from shared.models.residency import Budget, Residency
+from shared.vision.codec import Image, decode, encode_png
+from shared.worker.operation import Outcome, Params, Work
+from tests.engines import tiny_edit
+
+PULID = b"\x08 stands for a safetensors blob"
+"""An identity that says nothing of the photos."""
+
+
+class Kind(NamedTuple):
+    editor: Editor
+    params: type[EditParams]
+    make: Callable[[], Any]
+    model: str
+
+
+KINDS = {
+    "kontext": Kind(KONTEXT, KontextParams, tiny_edit.kontext, "flux1-kontext-dev"),
+    "klein": Kind(KLEIN, KleinParams, tiny_edit.klein, "flux2-klein-4b"),
+    "qwen": Kind(QWEN, QwenEditParams, tiny_edit.qwen, "qwen-image-edit-2511"),
+}
+each = pytest.mark.parametrize("name", KINDS)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A tiny model of each kind, by its name."""
+    with TemporaryDirectory() as name:
+        for kind in KINDS.values():
+            tiny_edit.write(kind.make, Path(name) / kind.editor.engine)
+        yield Path(name)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_references() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline_flux_kontext, "PREFERRED_KONTEXT_RESOLUTIONS", [(96, 128), (128, 128), (128, 96)])
+        patch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", 128 * 128)
+        patch.setattr(pipeline_qwenimage_edit_plus, "CONDITION_IMAGE_SIZE", 112 * 112)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def budget() -> Iterator[Residency]:
+    with use_residency(Residency(Budget(10**9, 10**9))) as ours:
+        yield ours
+
+
+def engine(folder: Path, name: str) -> EditGenerate:
+    return EditGenerate(KINDS[name].editor, folder, "cpu")
+
+
+@cache
+def photo(seed: int = 0, rows: int = 128, columns: int = 128) -> bytes:
+    """Blots of colour."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (rows // 16, columns // 16, 3), np.uint8)
+    return encode_png(coarse.repeat(16, axis=0).repeat(16, axis=1))
+
+
+def work(name: str, *, seed: int = 7, photos: tuple[bytes, ...] = (photo(),), **params: Any) -> Work[EditParams]:
+    small = {"model": name, "prompt": "a doctor in a ward", "width": 64, "height": 64, "steps": 2}
+    return Work(KINDS[name].params(**{**small, **params}), {"photos": photos, "identity": (PULID,)}, seed)
+
+
+def data(outcome: Outcome) -> bytes:
+    return outcome.outputs["image"].data
+
+
+def picture(outcome: Outcome) -> Image:
+    return decode(data(outcome))
+
+
+def face(
+    number: int, *, quality: float = 0.5, box: tuple[float, float, float, float] = (50, 40, 20, 24)
+) -> FaceMeasure:
+    return FaceMeasure(
+        photo=number, box=box, eyes=((55, 50), (65, 50)), yaw=0.0, pitch=0.0, roll=0.0, sharpness=100.0,
+        exposure=120.0, quality=quality, embedding=(0.0,) * 128,
+    )  # fmt: skip
+
+
+def record(*faces: FaceMeasure, best: int = 0) -> bytes:
+    return IdentityRecord(faces=faces, best=best, embedding=(0.0,) * 128, encoder="test").to_json()
+
+
+@each
+def test_same_work_same_bytes_whatever_ran_before(folder: Path, name: str) -> None:
+    """Neither another job of the same engine nor the process's own random numbers leave a trace."""
+    one = engine(folder, name)
+    first = data(one.run(work(name)))
+    one.run(work(name, prompt="a cat", seed=8, width=96))
+    torch.manual_seed(99)
+    assert data(engine(folder, name).run(work(name))) == first
+
+
+@each
+def test_seed_prompt_instruction_photo_and_steps_each_change_the_picture(folder: Path, name: str) -> None:
+    one = engine(folder, name)
+    changes: list[dict[str, Any]] = [
+        {},
+        {"seed": 8},
+        {"prompt": "at sea"},
+        {"instruction": "Draw"},
+        {"photos": (photo(1),)},
+        {"steps": 3},
+    ]
+    made = {data(one.run(work(name, **change))) for change in changes}
+    assert len(made) == len(changes)
+
+
+@each
+@pytest.mark.parametrize(("width", "height"), [(128, 80), (80, 128)])
+def test_the_picture_has_the_size_asked_for_whatever_the_photos(
+    folder: Path, name: str, width: int, height: int
+) -> None:
+    made = engine(folder, name).run(work(name, width=width, height=height, steps=1, photos=(photo(0, 96, 160),)))
+    assert picture(made).shape == (height, width, 3)
+    assert made.facts["painted"] == [width, height]
+
+
+@pytest.mark.parametrize(("name", "most"), [("klein", 4), ("qwen", 3), ("kontext", 1)])
+def test_as_many_photos_are_shown_as_the_pipeline_takes(folder: Path, name: str, most: int) -> None:
+    one, photos = engine(folder, name), tuple(photo(seed) for seed in range(5))
+    made = one.run(work(name, steps=1, photos=photos))
+    assert made.facts == {
+        "pipeline": KINDS[name].editor.pipeline,
+        "photos_shown": list(range(most)),
+        "painted": [64, 64],
+    }
+    assert data(one.run(work(name, steps=1, photos=photos[:most]))) == data(made)
+    changed = (*photos[: most - 1], photo(9))
+    assert data(one.run(work(name, steps=1, photos=changed))) != data(made), "the last one is seen, too"
+
+
+@pytest.mark.parametrize("name", ["kontext", "qwen"])
+def test_the_negative_prompt_acts_with_true_guidance_only(folder: Path, name: str) -> None:
+    one = engine(folder, name)
+
+    def made(**params: Any) -> bytes:
+        return data(one.run(work(name, **params)))
+
+    assert made(cfg=1.0, negative_prompt="blur") == made(cfg=1.0)
+    assert len({made(cfg=1.0), made(cfg=4.0), made(cfg=4.0, negative_prompt="blur")}) == 3
+
+
+def test_kontext_is_told_its_distilled_guidance(folder: Path) -> None:
+    one = engine(folder, "kontext")
+    assert data(one.run(work("kontext", guidance=9.0))) != data(one.run(work("kontext")))
+
+
+def test_distilled_weights_are_not_asked_for_true_guidance(folder: Path) -> None:
+    with pytest.raises(InvalidInput, match="klein is distilled") as refused:
+        engine(folder, "klein").run(work("klein", cfg=3.0))
+    assert refused.value.field == "cfg"
+
+
+def test_weights_that_are_not_distilled_take_true_guidance(tmp_path: Path) -> None:
+    tiny_edit.write(lambda: tiny_edit.klein(distilled=False), tmp_path / "klein")
+    one = engine(tmp_path, "klein")
+    assert data(one.run(work("klein", cfg=3.0))) != data(one.run(work("klein")))
+
+
+@each
+def test_progress_rises_step_by_step_and_a_cancelled_job_goes_no_further(folder: Path, name: str) -> None:
+    """And leaves nothing behind that the next job would see."""
+    told: list[float] = []
+    one, asked = engine(folder, name), work(name, steps=3)
+    before = data(one.run(Work(asked.params, asked.inputs, 7, told.append)))
+    assert told == pytest.approx([0.05, 0.35, 0.65, 0.95])
+    told.clear()
+
+    def cancel(share: float) -> None:
+        told.append(share)
+        if len(told) == 2:
+            raise Cancelled("no longer wanted")
+
+    with pytest.raises(Cancelled):
+        one.run(Work(asked.params, asked.inputs, 7, cancel))
+    assert len(told) == 2
+    assert data(one.run(asked)) == before
+
+
+def test_two_engines_share_one_copy_of_the_weights_and_give_it_back(folder: Path) -> None:
+    with use_residency(Residency(Budget(10**9, 10**9))) as ours:
+        assert residency() is ours
+        for _ in range(2):
+            engine(folder, "klein").run(work("klein", steps=1))
+        assert ours.figures().loads == 1
+        assert ours.drop_idle() == 1
+
+
+def test_a_machine_that_is_too_small_says_so_before_it_loads_anything(folder: Path) -> None:
+    with use_residency(Residency(Budget(10**6, 10**6))) as ours:
+        with pytest.raises(ResourceExhausted, match="klein, float32 needs"):
+            engine(folder, "klein").run(work("klein"))
+        assert ours.figures().loads == 0
+
+
+@each
+def test_missing_weights_are_named_with_the_command_that_brings_them(tmp_path: Path, name: str) -> None:
+    model = KINDS[name].model
+    parse: Any = KINDS[name].params
+    default = parse()
+    assert default.model == model
+    one = engine(tmp_path, name)
+    with pytest.raises(Permanent, match=rf"{model}/model_index.json is missing. `doctorgen models download {model}`"):
+        one.run(Work(default, {"photos": (photo(),), "identity": (PULID,)}, 7))
+    with pytest.raises(Permanent, match=r"my-own/model_index.json is missing. `doctorgen models download my-own`"):
+        one.run(work(name, model="my-own"))
+
+
+def test_a_model_of_another_kind_is_refused(folder: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"which the engine klein cannot use. Name flux2-klein-4b, or a folder"):
+        engine(folder, "klein").run(work("klein", model="qwen-image-edit-2511"))
+    with pytest.raises(Permanent, match="holds a FluxKontextPipeline, and the engine klein needs a Flux2KleinPipeline"):
+        engine(folder, "klein").run(work("klein", model="kontext"))
+
+
+def broken(tmp_path: Path, spoil: Callable[[Any], object]) -> EditGenerate:
+    def make() -> Any:
+        pipeline = tiny_edit.klein()
+        spoil(pipeline)
+        return pipeline
+
+    tiny_edit.write(make, tmp_path / "klein")
+    return engine(tmp_path, "klein")
+
+
+@torch.no_grad()
+def test_a_picture_that_is_none_is_no_result(tmp_path: Path) -> None:
+    """Values that are no numbers would be shown as black."""
+    one = broken(tmp_path / "a", lambda made: made.vae.decoder.conv_out.bias.fill_(torch.nan))
+    with pytest.raises(Permanent, match=r"are no finite numbers. Check the weights: `doctorgen models verify"):
+        one.run(work("klein", steps=1))
+    one = broken(tmp_path / "b", lambda made: made.vae.decoder.conv_out.weight.zero_())
+    with pytest.raises(Permanent, match="one flat colour"):
+        one.run(work("klein", steps=1))
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder"])
+def test_weights_with_a_tensor_missing_are_refused_and_not_filled_up_at_random(tmp_path: Path, part: str) -> None:
+    one = broken(tmp_path, lambda _: None)
+    (file,) = (tmp_path / "klein" / part).glob("*.safetensors")
+    weights = load_file(file)
+    lost = max(name for name in weights if name.endswith("weight"))
+    save_file({name: weight for name, weight in weights.items() if name != lost}, file, {"format": "pt"})
+    with pytest.raises(Permanent, match=rf"1 tensors are missing \({lost}.*`doctorgen models download klein`"):
+        one.run(work("klein"))
+
+
+def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:
+    one = broken(tmp_path, lambda _: None)
+    (file,) = (tmp_path / "klein" / "transformer").glob("*.safetensors")
+    file.rename(file.with_suffix(".bin"))
+    with pytest.raises(Permanent, match=r"cannot be read as a Flux2KleinPipeline.*`doctorgen models download klein`"):
+        one.run(work("klein"))
+    for other in (tmp_path / "klein").rglob("*.safetensors"):
+        other.unlink()
+    with pytest.raises(Permanent, match=r"no weights in safetensors in .*, and pickles are not loaded"):
+        EditGenerate(KLEIN, tmp_path, "cpu").run(work("klein"))
+
+
+def test_inputs_that_only_flux_understands_are_refused_and_not_ignored(folder: Path) -> None:
+    asked = work("klein")
+    more = {**asked.inputs, "identity_2": (PULID,), "style": (photo(),)}
+    with pytest.raises(InvalidInput, match="it gives identity_2, style to the engine klein"):
+        engine(folder, "klein").run(Work(asked.params, more, 7))
+
+
+def test_models_are_named_by_the_digest_of_their_files(folder: Path, tmp_path: Path) -> None:
+    one = engine(folder, "klein")
+    mine = KleinParams(model="klein")
+    assert one.models(mine).keys() == {"klein"}
+    assert one.models(mine) != {"klein": one.models(KleinParams(model="qwen"))["qwen"]}
+    assert one.models(KleinParams(model="nothing")) == {}
+    with pytest.raises(Permanent, match="`doctorgen models download flux2-klein-4b` brings it"):
+        one.models(KleinParams())
+    known = load_models()["flux2-klein-4b"]
+    for file in known.files:
+        path = tmp_path / known.name / (f"{file.folder}/a.safetensors" if file.folder else file.path)
+        path.parent.mkdir(parents=True)
+        with path.open("wb") as empty:
+            empty.truncate(file.size)
+        pin(
+            tmp_path,
+            known.name,
+            {path.relative_to(tmp_path / known.name).as_posix(): Pin(sha256="a" * 64, size=file.size)},
+        )
+    assert engine(tmp_path, "klein").models(KleinParams()).keys() == {"flux2-klein-4b"}
+
+
+@each
+def test_the_stage_builds_each_engine_from_the_settings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("DOCTORGEN_MODELS_DIR", str(folder))
+    monkeypatch.setenv(DEVICE, "cpu")
+    operation = STAGE.operation("generate.text_to_image")
+    assert operation is not None
+    spec = operation.engines[name]
+    params = spec.parse({"model": name, "width": 64, "height": 64, "steps": 1}, "params")
+    assert isinstance(params, KINDS[name].params)
+    asked = work(name)
+    assert picture(spec.build().run(Work[Params](params, asked.inputs, 7))).shape == (64, 64, 3)
+    assert KINDS[name].editor.place in load_models()[KINDS[name].model].default_for
+
+
+def test_a_gpu_that_is_not_there_is_an_error_and_no_slow_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    monkeypatch.delenv(DEVICE, raising=False)
+    with pytest.raises(Permanent, match="cuda was asked for"):
+        EditGenerate(KLEIN, folder).run(work("klein"))
+
+
+def test_by_the_portable_record_the_subject_is_cut_out_and_the_best_photo_comes_first() -> None:
+    photos = tuple(photo(seed, 1600, 1600) for seed in range(3))
+    faces = (face(0, quality=0.2), face(1, quality=0.4, box=(700, 500, 100, 120)), face(2, quality=0.9))
+    shown = references(photos, record(*faces, best=1), 4)
+    assert [one.photo for one in shown] == [1, 2, 0]
+    assert np.array_equal(shown[0].picture, decode(photos[1])[385:960, 500:1000])
+    assert shown[1].picture.shape[0] >= 128 <= shown[1].picture.shape[1], "a small face keeps its surroundings"
+    assert [one.photo for one in references(photos, record(*faces, best=1), 1)] == [1]
+
+
+def test_by_pulids_identity_the_photos_are_shown_whole_in_their_order() -> None:
+    photos = tuple(photo(seed) for seed in range(3))
+    shown = references(photos, PULID, 2)
+    assert [one.photo for one in shown] == [0, 1]
+    assert np.array_equal(shown[1].picture, decode(photos[1]))
+
+
+@pytest.mark.parametrize(("faces", "field"), [((face(1),), "photos"), ((face(0, box=(500, 500, 20, 20)),), "identity")])
+def test_an_identity_of_other_photos_is_refused(faces: tuple[FaceMeasure, ...], field: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        references((photo(),), record(*faces), 1)
+    assert refused.value.field == field
+
+
+def test_a_model_index_that_is_damaged_says_so(tmp_path: Path) -> None:
+    (tmp_path / "klein").mkdir()
+    (tmp_path / "klein" / "model_index.json").write_text(json.dumps({})[:-1])
+    with pytest.raises(Permanent, match=r"model_index.json cannot be read"):
+        engine(tmp_path, "klein").run(work("klein"))
