@@ -8,6 +8,7 @@ from threading import Barrier
 import pytest
 
 from shared.contracts.errors import InvalidInput
+from shared.contracts.request import ImageRef
 from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore
 from tests.contract.jobs_fixtures import StoreSuite, ids
@@ -34,7 +35,8 @@ class JobStoreContract(StoreSuite):
     def test_a_job_comes_back_as_it_was_added(self, store: JobStore) -> None:
         """Every document, and an instant of another time zone with its microseconds."""
         delhi = at(0).astimezone(timezone(timedelta(hours=5.5)))
-        added = job(batch_id="batch-1", error=TROUBLE, result=RESULT, created_at=delhi)
+        asked = request(images={"pose": ImageRef(key="inbox/pose.png", sha256="a" * 64, shared=True)})
+        added = job(batch_id="batch-1", request=asked, error=TROUBLE, result=RESULT, created_at=delhi)
         assert store.add(added) == added
         assert store.get("job-1") == added
 
