@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from shared.contracts.errors import ResourceExhausted
 from shared.flux.decode import load_vae
 from shared.flux.loading import footprint, load_transformer, settle, stored_bytes
 from shared.flux.lora import drop_lora, load_lora, use_loras
@@ -27,7 +28,7 @@ from shared.flux.text import EncoderPaths, Encoders, PromptEmbedding, PromptEnco
 from shared.models.device import require_device, torch_facts
 from shared.models.memory import Plan, needs, plan_for
 from shared.models.process import residency
-from shared.models.residency import Residency
+from shared.models.residency import Residency, gigabytes
 
 ADAPTERS_KEPT = 8
 """LoRA adapters that stay in a transformer, the ones used last: a hundred MB or more each."""
@@ -97,7 +98,7 @@ class Studio:
     @property
     def residency(self) -> Residency:
         """Where it borrows."""
-        return self._residency or residency()
+        return residency() if self._residency is None else self._residency
 
     def prompt(self, model: str, words: str) -> PromptEmbedding:
         """Words as a model's transformer reads them, on the device. The encoders are given back at once.
@@ -129,11 +130,12 @@ class Studio:
         Raises:
             InvalidInput, Permanent, IntegrityError: weights are missing, damaged or of another kind; there is no such
                 device; the settings of speed cannot be had here.
-            ResourceExhausted: there is no room; says what each plan would need. Nothing was loaded then.
+            ResourceExhausted: there is no room; says what each plan would need, and nothing was loaded then. Or the
+                device ran out of memory within the block.
         """
         self._parts(model)
         key = self.key(model, identity_model)
-        with self.residency.use(key, lambda: self._painter(model, key)) as painter, painter.lock:
+        with self.residency.use(key, lambda: self._painter(model, key)) as painter, painter.lock, self._memory():
             self._prepare(key, painter)
             with self._in_force(key, painter, loras or {}):
                 yield painter
@@ -210,6 +212,22 @@ class Studio:
             host_bytes=0 if whole else need.weights,
             moves=_everything if whole else _beside,
         )
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Where the device runs out of it all the same, let go of what nobody uses: the next try may then do.
+
+        Raises:
+            ResourceExhausted: it did.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            dropped = self.residency.drop_idle()
+            raise ResourceExhausted(
+                f"{self.device} ran out of memory beside {gigabytes(self.residency.figures().device_bytes)} of models "
+                f"({error}). {dropped} models that nobody uses were dropped; or ask for a smaller picture."
+            ) from error
 
     def _prepare(self, key: str, painter: Painter) -> None:
         """Once, on the device: apply the settings of speed, and book what it takes then, which may be less."""

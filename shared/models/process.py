@@ -44,7 +44,7 @@ def use_residency(other: Residency) -> Iterator[Residency]:
         yield other
     finally:
         with _lock:
-            _process.remove(other)
+            _process[:] = [one for one in _process if one is not other]
 
 
 def budget(device: Memory | None, host: Memory) -> Budget:

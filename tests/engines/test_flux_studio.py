@@ -1,6 +1,8 @@
 """What the FLUX stages of one process share: loaded once, within the budget, and as it was after every use."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,17 +11,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from shared.contracts.errors import Permanent, ResourceExhausted
+from shared.flux import studio as studios
 from shared.flux import tiny
+from shared.flux.loading import footprint, stored_bytes
 from shared.flux.pulid.context import IdentityCall, Subject
 from shared.flux.residents import bytes_of
 from shared.flux.speed import Speed
 from shared.flux.studio import Painter, Studio
 from shared.models.process import use_residency
 from shared.models.residency import Budget, Residency
+from tests.engines.flux_models import assert_same
 from tests.engines.flux_studio import ID_WIDTH, PULIDS, TOKENS, tiny_pulid, write_lora, write_models
 
 OLD, NEW = PULIDS
 LARGE = Budget(100_000_000, 100_000_000)
+ENCODERS_BYTES = 1_230_592
+"""Of the tiny text encoders, with what is allowed for their buffers."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +48,8 @@ def predicted(painter: Painter, identity: bool = False) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     dtype = painter.vae.dtype
     tokens = torch.randn(1, TOKENS, ID_WIDTH, generator=generator).to(dtype)
-    with IdentityCall([Subject(tokens=tokens)] if identity else []).around(0):
+    cached = painter.transformer.cache_context("anybody" if identity else "nobody")
+    with IdentityCall([Subject(tokens=tokens)] if identity else []).around(0), cached:
         answer: Tensor = painter.transformer(
             hidden_states=torch.randn(1, 4, 64, generator=generator).to(dtype),
             encoder_hidden_states=torch.randn(1, 3, tiny.WIDTH, generator=generator).to(dtype),
@@ -108,3 +117,156 @@ def test_adapters_are_loaded_once_booked_and_leave_no_trace(folder: Path) -> Non
     assert torch.equal(painted(of, identity=True), before)
     assert list(painter.adapters) == ["one", "v1.0-two"]
     assert of.residency.figures().loads == 1
+
+
+def test_the_adapters_used_last_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studios, "ADAPTERS_KEPT", 1)
+    of = studio(folder)
+    before, booked = painted(of), of.residency.figures().device_bytes
+    one = painted(of, one=1.0)
+    with of.painting("tiny", NEW, {"v1.0-two": 1.0}) as painter:
+        assert list(painter.adapters) == ["one", "v1.0-two"]
+    assert list(painter.adapters) == ["v1.0-two"]
+    assert of.residency.figures().device_bytes == booked + painter.adapters["v1.0-two"]
+    assert torch.equal(painted(of), before)
+    assert torch.equal(painted(of, one=1.0), one)
+
+
+def test_an_adapter_that_cannot_be_had_changes_nothing(folder: Path) -> None:
+    of = studio(folder)
+    before, booked = painted(of), of.residency.figures().device_bytes
+    with pytest.raises(Permanent, match=r"absent\.safetensors is missing"):
+        painted(of, absent=1.0)
+    with pytest.raises(Permanent, match="no LoRA adapter of this transformer"):
+        painted(of, one=1.0, **{OLD: 1.0})
+    assert torch.equal(painted(of), before)
+    assert of.residency.figures().device_bytes == booked + stored_bytes(folder / "one", torch.float32)
+
+
+def test_adapters_and_fused_projections_exclude_each_other(folder: Path) -> None:
+    with pytest.raises(Permanent, match=r"cannot be had with flux\.fused_qkv"):
+        painted(studio(folder, fused_qkv=True), one=1.0)
+
+
+def test_speed_is_applied_once_after_the_identity_modules(folder: Path) -> None:
+    plain, quick = studio(folder), studio(folder, fused_qkv=True, first_block_cache=1e-9)
+    assert plain.key("tiny", NEW) != quick.key("tiny", NEW)
+    assert_same(painted(quick, identity=True), painted(plain, identity=True))
+    assert not torch.equal(painted(quick), painted(quick, identity=True))
+    with quick.painting("tiny", NEW) as painter:
+        assert painter.transformer.is_cache_enabled
+        assert quick.residency.figures().device_bytes == bytes_of(painter)
+
+
+# Within a budget
+
+
+def sizes(folder: Path) -> tuple[int, int]:
+    """Of the painter, and of what is on the device with it where the transformer's blocks take turns."""
+    need = footprint(folder / "tiny", torch.float32)
+    attentions = stored_bytes(folder / NEW, torch.float32, lambda name: name.startswith("pulid_ca."))
+    beside = stored_bytes(folder / "tiny/vae", torch.float32) + attentions
+    return need.weights + beside, need.outside_blocks + 2 * need.largest_block + beside
+
+
+def test_where_it_does_not_fit_its_blocks_take_turns_with_the_same_result(folder: Path) -> None:
+    whole, by_blocks = sizes(folder)
+    small = studio(folder, Budget(whole - 1, whole))
+    assert_same(painted(small, identity=True), painted(studio(folder), identity=True))
+    figures = small.residency.figures()
+    beside = figures.bytes_loaded - figures.host_bytes
+    assert (figures.bytes_loaded, figures.device_bytes) == (whole, by_blocks)
+    assert 0 < beside < by_blocks < whole
+    with small.painting("tiny", NEW) as painter:
+        assert bytes_of(painter) == whole
+        assert bytes_of(painter.vae, painter.attentions) == beside
+
+
+def test_offloading_can_be_asked_for(folder: Path) -> None:
+    of = studio(folder, group_offload=True)
+    painted(of)
+    assert of.residency.figures().device_bytes == sizes(folder)[1]
+
+
+def test_adapters_work_where_blocks_take_turns(folder: Path) -> None:
+    whole, offloaded = studio(folder), studio(folder, group_offload=True)
+    before = painted(offloaded, identity=True)
+    assert_same(painted(offloaded, identity=True, one=1.0), painted(whole, identity=True, one=1.0))
+    assert torch.equal(painted(offloaded, identity=True), before)
+    adapter = stored_bytes(folder / "one", torch.float32)
+    figures = offloaded.residency.figures()
+    assert figures.device_bytes == sizes(folder)[1] + adapter
+    assert figures.bytes_loaded == sizes(folder)[0] + adapter
+
+
+def test_what_fits_by_no_plan_is_refused_before_anything_is_loaded(folder: Path) -> None:
+    of = studio(folder, Budget(sizes(folder)[0], sizes(folder)[0] - 1))
+    with pytest.raises(ResourceExhausted, match=r"resident needs .* group offload needs .* sequential"):
+        painted(of)
+    assert of.residency.figures().loads == 0
+
+
+def test_text_encoders_and_painter_take_turns_where_they_do_not_fit_together(folder: Path) -> None:
+    whole, _ = sizes(folder)
+    of = studio(folder, Budget(max(whole, ENCODERS_BYTES), whole + ENCODERS_BYTES))
+    first = of.prompt("tiny", "a doctor")
+    painted(of)
+    assert of.residency.on_device() == {of.key("tiny", NEW)}
+    of.prompt("tiny", "a nurse")
+    painted(of)
+    figures = of.residency.figures()
+    assert (figures.loads, figures.drops, figures.evictions_to_host) == (2, 0, 3)
+    assert torch.equal(of.prompt("tiny", "a doctor").sequence, first.sequence)
+    assert of.residency.figures() == figures
+
+
+def test_text_encoders_too_large_for_the_device_encode_on_the_cpu(folder: Path) -> None:
+    of = studio(folder, Budget(ENCODERS_BYTES - 1, 2 * ENCODERS_BYTES))
+    assert_same(of.prompt("tiny", "a doctor").sequence, studio(folder).prompt("tiny", "a doctor").sequence)
+    figures = of.residency.figures()
+    assert (figures.device_bytes, figures.host_bytes) == (0, ENCODERS_BYTES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_models_take_what_was_said_in_each_precision(folder: Path, dtype: torch.dtype) -> None:
+    """More than was said would be refused."""
+    of = studio(folder, dtype=dtype)
+    assert of.prompt("tiny", "a doctor").sequence.dtype == dtype
+    with of.painting("tiny", NEW, {"one": 1.0}) as painter:
+        assert predicted(painter).dtype == dtype
+        booked = of.residency.figures().device_bytes - (ENCODERS_BYTES if dtype == torch.float32 else 0)
+        if dtype == torch.float32:
+            assert bytes_of(painter) == booked
+        assert {weight.dtype for weight in painter.parameters()} == {dtype}
+
+
+def test_running_out_of_memory_is_told_and_lets_go_of_what_nobody_uses(folder: Path) -> None:
+    of = studio(folder)
+    painted(of, OLD)
+    with pytest.raises(ResourceExhausted, match=r"cpu ran out of memory .* 1 models"), of.painting("tiny", NEW):
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+    assert of.residency.on_device() == {of.key("tiny", NEW)}
+
+
+# Several at once
+
+
+def test_one_step_at_a_time_paints_with_a_transformer(folder: Path) -> None:
+    """Adapters are the transformer's: who would paint meanwhile would be changed by them."""
+    of = studio(folder)
+    before = painted(of)
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with of.painting("tiny", NEW, {"one": 1.0}):
+            inside.set()
+            assert leave.wait(20)
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(hold)
+        assert inside.wait(20)
+        second = threads.submit(painted, of)
+        assert not second.done()
+        leave.set()
+        first.result(20)
+        assert torch.equal(second.result(20), before)

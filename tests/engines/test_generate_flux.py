@@ -13,18 +13,20 @@ import yaml
 
 from doctor_image_gen import recipes
 from services.generate.flux import FluxGenerate
-from services.generate.stage import STAGE, FluxParams
+from services.generate.stage import STAGE, FluxParams, Lora
 from shared.contracts.errors import Cancelled, InvalidInput, Permanent
 from shared.flux import tiny
-from shared.flux.parts import parts
+from shared.flux.parts import adapter_file, parts
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
 from shared.flux.schedules import SCHEDULERS
 from shared.models.catalogue import load_models
 from shared.models.device import DEVICE
 from shared.models.lock import Pin, pin, pin_of
+from shared.models.process import use_residency
 from shared.models.residency import Budget, Residency
+from shared.models.settings import Speed
 from shared.vision.codec import Image, decode
-from shared.worker.operation import Outcome, Params, Work
+from shared.worker.operation import Outcome, Params, TakesTurns, Work
 from tests.engines.flux_studio import ID_WIDTH, TOKENS, tiny_pulid, write_lora, write_models
 
 BUDGET_BYTES = 100_000_000
@@ -216,6 +218,41 @@ def test_a_model_of_single_files_is_found_with_the_files_it_needs(tmp_path: Path
         parts(tmp_path, "flux1-dev-fp8")
 
 
+def test_a_transformer_that_comes_alone_has_the_rest_of_the_model_that_it_requires(tmp_path: Path) -> None:
+    catalogue = load_models()
+    for model in catalogue.with_requirements("REAL1SM_V3_FP8"):
+        for file in model.files:
+            path = tmp_path / model.name / (f"{file.folder}/all" if file.folder else file.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as empty:
+                empty.truncate(file.size)
+    where, base = parts(tmp_path, "REAL1SM_V3_FP8"), parts(tmp_path, "flux1-dev")
+    assert where.transformer == tmp_path / "REAL1SM_V3_FP8" / "REAL1SM_V3_FP8.safetensors"
+    assert (where.vae, where.encoders) == (base.vae, base.encoders)
+
+
+def test_an_adapters_file_has_its_folders_name_or_is_alone_there(tmp_path: Path) -> None:
+    own = tmp_path / "look"
+    own.mkdir()
+    with pytest.raises(Permanent, match=r"look/look\.safetensors is missing. `doctorgen models download look`"):
+        adapter_file(tmp_path, "look")
+    (own / "v2.safetensors").touch()
+    assert adapter_file(tmp_path, "look") == own / "v2.safetensors"
+    (own / "v3.safetensors").touch()
+    with pytest.raises(Permanent, match=r"holds 2 files. Call the one that is meant look\.safetensors"):
+        adapter_file(tmp_path, "look")
+    (own / "look.safetensors").touch()
+    assert adapter_file(tmp_path, "look") == own / "look.safetensors"
+
+
+def test_an_adapter_acts_as_strongly_as_asked_and_leaves_no_trace(folder: Path, made: Made) -> None:
+    plain = made(steps=1)
+    one = made(steps=1, loras=(Lora(model="look"),))
+    assert len({plain, one, made(steps=1, loras=(Lora(model="look", strength=0.5),))}) == 3
+    assert made(steps=1, loras=(Lora(model="look", strength=0.5), Lora(model="look", strength=0.5))) == one
+    assert made(steps=1, loras=(), seed=7) == plain
+
+
 def test_a_model_of_another_kind_is_refused(engine: FluxGenerate) -> None:
     with pytest.raises(InvalidInput, match="inswapper_128 is a face swapper"):
         engine.run(work(model="inswapper_128"))
@@ -263,6 +300,23 @@ def test_models_are_named_by_the_digest_of_their_files(folder: Path, tmp_path: P
     assert elsewhere.models(TINY)["tiny"] == models["tiny"] != elsewhere.models(other)["other"]
 
 
+def test_adapters_and_settings_that_change_pictures_are_named_with_the_models(folder: Path) -> None:
+    look = TINY.model_copy(update={"loras": (Lora(model="look"), Lora(model="look", strength=0.5))})
+    assert set(fresh(folder).models(look)) == {"tiny", "pulid_flux_v0.9.1", "look"}
+    quick = FluxGenerate(folder, "cpu", tiny_pulid, speed=Speed(fused_qkv=True))
+    assert set(quick.models(TINY)) == {"tiny", "pulid_flux_v0.9.1", "tiny/settings"}
+
+
+def test_what_a_step_borrows_is_told_beforehand(folder: Path) -> None:
+    residency = Residency(Budget(BUDGET_BYTES, BUDGET_BYTES))
+    engine = FluxGenerate(folder, "cpu", tiny_pulid, residency)
+    assert isinstance(engine, TakesTurns)
+    wanted = engine.resident_keys(TINY)
+    assert not wanted & residency.on_device()
+    engine.run(work(steps=1, identity=who()))
+    assert wanted <= residency.on_device()
+
+
 def test_a_pinned_file_is_not_read_again(tmp_path: Path) -> None:
     name = "pulid_flux_v0.9.1"
     (tmp_path / name).mkdir()
@@ -286,7 +340,9 @@ def test_the_folder_and_the_device_are_those_of_the_settings(folder: Path, monke
     built = operation.engines["flux"].build()
     assert "tiny" in built.models(TINY)
     asked = work(steps=1)
-    assert picture(built.run(Work[Params](asked.params, asked.inputs, asked.seed))).shape == (64, 64, 3)
+    with use_residency(Residency(Budget(BUDGET_BYTES, BUDGET_BYTES))) as process:
+        assert picture(built.run(Work[Params](asked.params, asked.inputs, asked.seed))).shape == (64, 64, 3)
+        assert process.figures().loads == 2
 
 
 def test_the_portrait_recipe_and_the_schedules_names_are_understood() -> None:
