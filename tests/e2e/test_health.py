@@ -10,7 +10,7 @@ from tests.e2e.deployment import LIMIT_S, Deployment
 from tests.servers.ports import free_ports
 
 
-def asked(port: int, path: str) -> tuple[int, dict[str, str]]:
+def asked(port: int, path: str) -> tuple[int, dict[str, object]]:
     try:
         with urlopen(f"http://127.0.0.1:{port}{path}") as answer:
             return answer.status, json.load(answer)
@@ -18,7 +18,7 @@ def asked(port: int, path: str) -> tuple[int, dict[str, str]]:
         return error.code, json.load(error)
 
 
-def well(port: int, path: str) -> dict[str, str]:
+def well(port: int, path: str) -> dict[str, object]:
     """The report, probed as an orchestrator does: again and again, for consumers take a moment to stand."""
     until = monotonic() + LIMIT_S
     while (answer := asked(port, path))[0] != 200:
@@ -28,7 +28,7 @@ def well(port: int, path: str) -> dict[str, str]:
 
 
 def test_gateway_and_worker_say_that_they_live_and_are_ready(deployment: Deployment) -> None:
-    """The gateway answers for the job store, a worker for its models."""
+    """The gateway answers for the job store, a worker for its models; it has figures, too."""
     ports = dict(zip(("gateway", "qa"), free_ports(2), strict=True))
     commands = {"gateway": ("doctor_image_gen.cli", "gateway"), "qa": ("services.qa",)}
     for name, port in ports.items():
@@ -38,6 +38,8 @@ def test_gateway_and_worker_say_that_they_live_and_are_ready(deployment: Deploym
         report = well(port, "/ready")
         assert set(report.values()) == {"ok"}
         assert set(report) == {"broker", "storage", "draining", "jobs" if name == "gateway" else "models"}
+        status, figures = asked(port, "/figures")
+        assert (status, "doctorgen_turns_total" in figures) == (200, name == "qa")
         assert asked(port, "/metrics")[0] == 404
         assert process.terminate() == 0
 
