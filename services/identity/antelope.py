@@ -1,5 +1,6 @@
 """antelopev2 of InsightFace: finds a photo's faces and describes whose they are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from shared.contracts.errors import Permanent
 from shared.models.device import check_providers
+from shared.models.residency import Smaller
 from shared.vision.boxes import Box
 from shared.vision.codec import Image
 
@@ -51,11 +53,11 @@ class Antelope:
     2018, "ArcFace", a ResNet-100 trained on Glint360K.
 
     Args:
-        app: insightface's FaceAnalysis, with detection and recognition.
+        app: insightface's FaceAnalysis, with detection and recognition; None before there is one.
     """
 
     def __init__(self, app: Any) -> None:
-        self._app = app
+        self.app = app
 
     def find(
         self, image: Image, det_size: int = 640, min_det_size: int = 320, min_score: float = 0.5
@@ -74,11 +76,63 @@ class Antelope:
         """
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         for size in range(det_size, min_det_size - 1, -LADDER_STEP_PX):
-            self._app.prepare(ctx_id=0, det_thresh=min_score, det_size=(size, size))
-            found = self._app.get(bgr)
+            self.app.prepare(ctx_id=0, det_thresh=min_score, det_size=(size, size))
+            found = self.app.get(bgr)
             if found:
                 return tuple(sorted(map(_face, found), key=lambda face: (-face.area, face.box)))
         return ()
+
+
+class AntelopeResident:
+    """antelopev2 as a Resident (shared.models.residency).
+
+    ONNX sessions cannot be moved. In host memory there is none, and of the files what the system has kept of them;
+    each move to the device opens them there.
+
+    Args:
+        folder: as of `open_antelope`.
+        device: as of `open_antelope`.
+
+    Raises:
+        Permanent: a file is missing.
+    """
+
+    smaller: Sequence[Smaller] = ()
+    host_bytes = 0
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self.name = f"{PACK} of {folder}"
+        self._place, self._device = locate(folder), device
+        self.bytes = self.device_bytes = sum((self._place / file).stat().st_size for file in (DETECTOR, RECOGNISER))
+        self._antelope: Antelope | None = None
+
+    def load(self) -> Antelope:
+        """What finds faces once it is on the device."""
+        self._antelope = Antelope(None)
+        return self._antelope
+
+    def to_device(self) -> None:
+        """Open the files there.
+
+        Raises:
+            Permanent: as `open_antelope`.
+        """
+        self._put(open_app(self._place, self._device))
+
+    def to_host(self) -> None:
+        """Let go of the sessions."""
+        self._put(None)
+
+    def drop(self) -> None:
+        """Let go of all."""
+        if self._antelope is not None:
+            self._put(None)
+        self._antelope = None
+
+    def _put(self, app: Any) -> None:
+        if self._antelope is None:
+            raise RuntimeError(f"{self.name} is not loaded")
+        self._antelope.app = app
 
 
 def open_antelope(folder: Path, device: str = "cpu") -> Antelope:
@@ -91,7 +145,11 @@ def open_antelope(folder: Path, device: str = "cpu") -> Antelope:
     Raises:
         Permanent: a file is missing or no ONNX model, or onnxruntime cannot use the device.
     """
-    place = locate(folder)
+    return Antelope(open_app(locate(folder), device))
+
+
+def open_app(place: Path, device: str) -> Any:
+    """The FaceAnalysis of the models in a folder, as `open_antelope` says."""
     kind, _, number = device.partition(":")
     provider = CUDA if kind == "cuda" else CPU
     check_providers(onnxruntime.get_available_providers(), provider)
@@ -113,7 +171,7 @@ def open_antelope(folder: Path, device: str = "cpu") -> Antelope:
             f"faces. `doctorgen models download {PACK}` brings them."
         )
     check_sessions(app, provider)
-    return Antelope(app)
+    return app
 
 
 def locate(folder: Path) -> Path:

@@ -4,64 +4,43 @@ Source: PuLID for FLUX (Guo et al. 2024), `get_id_embedding` in pulid/pipeline_f
 aligned by antelopev2's own key points and not by those of a second detector, which may find another face.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
-from torch import Tensor, nn
+from torch import Tensor
 
-from services.identity.antelope import DETECTOR, PACK, RECOGNISER, Antelope, AntelopeFace, locate, open_antelope
-from services.identity.crop512 import TEMPLATE, crop512, crop_matrix, moved
-from services.identity.parsing import grey_on_white, load_parser, parse
+from services.identity import strangers
+from services.identity.antelope import AntelopeFace
+from services.identity.crop512 import crop512
+from services.identity.five_points import detail, head_pose, level
+from services.identity.measure import Looks, quality, refuse_unusable
+from services.identity.networks import Encoders, Place, borrowed, place_of
+from services.identity.parsing import grey_on_white, parse
 from services.identity.picks import picks_of
 from services.identity.stage import FluxEncodeParams
 from shared.contracts.errors import InvalidInput
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
-from shared.flux.pulid.eva import EvaTower, identity_condition, load_eva, prepare
-from shared.flux.pulid.fusion import fuse
-from shared.flux.pulid.idformer import IDFormer
-from shared.flux.pulid.index import EvaShape
-from shared.flux.pulid.weights import Pulid, load_pulid, published
-from shared.models.catalogue import ModelCatalogue, load_models
+from shared.flux.pulid.eva import identity_condition, prepare
+from shared.flux.pulid.fusion import Fusion, fuse
 from shared.models.device import require_device, torch_facts, wanted_device
+from shared.models.process import residency
 from shared.models.settings import models_folder
 from shared.models.shelf import Shelf
 from shared.vision.boxes import centre, shrunk
 from shared.vision.codec import Image, decode
-from shared.vision.measures import grey, sharpness
 from shared.vision.output import image_output
-from shared.vision.weights import sha256_of
 from shared.worker.operation import Outcome, Output, Work
-
-PULID = "pulid_flux_v0.9.1"
-VISION_TOWER = "EVA02-CLIP-L-336"
-PARSER = "face-parsing"
 
 MEDIA_TYPE = "application/x-safetensors"
 
 LONGEST_PX = 1024
 """Larger photos are reduced first, as for PuLID's training."""
 
-_AMPLE_WIDTH_PX = 256.0
-_AMPLE_SHARPNESS = 400.0
-_MIDDLE_LEVEL = 127.5
-_SHARPNESS_CROP_PX = 128
 _FRONTAL = "Use a photo in which the face is seen from the front, whole, lit and in focus."
-
-
-@dataclass(frozen=True)
-class Encoders:
-    """The four networks; the last three on one device, the last two in one precision."""
-
-    faces: Antelope
-    parser: nn.Module
-    """A FaceParser, or whatever scores its classes."""
-    tower: EvaTower
-    idformer: IDFormer
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,126 +49,106 @@ class Seen:
 
     face: AntelopeFace
     crop: Image
-    width_px: float
-    """Of the face, in the photo as it was handed in."""
+    looks: Looks
+    """Measured in the photo as it was handed in, but for the exposure."""
     quality: float
     tokens: Tensor
     """[32, 2048]."""
 
 
 class FluxEncoder:
-    """identity.encode with PuLID's encoders.
+    """identity.encode with PuLID's encoders. Opens nothing before the first step that names a model.
 
     Args:
-        encoders: the networks, loaded.
-        models: their weights, name to SHA-256.
+        shelf: where the weights lie; the models folder of this machine where None.
+        device: `cuda`, `cuda:<index>` or `cpu`, for all four networks; as the environment says where None.
     """
 
-    def __init__(self, encoders: Encoders, models: Mapping[str, str]) -> None:
-        self._encoders = encoders
-        self._models = models
-        shape = encoders.tower.shape
-        with torch.inference_mode():
-            patches = (shape.image_size // shape.patch_size) ** 2
-            self._nobody = encoders.idformer.unconditional(vit_tokens=patches + 1)[0]
+    def __init__(self, shelf: Shelf | None = None, device: str | None = None) -> None:
+        self._shelf = shelf or Shelf(models_folder())
+        self._device = device or wanted_device()
+        self._places: dict[tuple[str, str | None], Place] = {}
 
-    def models(self, _: FluxEncodeParams) -> Mapping[str, str]:
-        return self._models
+    def models(self, params: FluxEncodeParams) -> Mapping[str, str]:
+        """Digests of the weights.
+
+        Raises:
+            Permanent: a file is missing, damaged or of unknown digest; says what would help.
+        """
+        return self._place(params).digests
 
     def run(self, work: Work[FluxEncodeParams]) -> Outcome:
         """Outputs `identity` (a PulidIdentity) and `face` (the best photo's face, upright, 512 x 512, PNG).
 
         Raises:
-            InvalidInput: a photo cannot be used; names it as the caller counts, from 1.
+            InvalidInput: a photo cannot be used, named as the caller counts, from 1; or they show different people.
+            Permanent: weights or the device are missing; says what would help.
         """
         photos, params = work.inputs["photos"], work.params
         picks = picks_of(params.faces, len(photos), "the largest face is meant")
-        seen: list[Seen] = []
-        for number, (photo, pick) in enumerate(zip(photos, picks, strict=True), start=1):
-            seen.append(look(self._encoders, photo, pick, params, number))
-            work.progress(number / len(photos))
-        qualities = [one.quality for one in seen]
-        best = int(np.argmax(qualities))
+        place = self._place(params)
+        require_device(self._device, torch_facts())
+        with borrowed(place, self._device, residency()) as encoders:
+            seen: list[Seen] = []
+            for number, (photo, pick) in enumerate(zip(photos, picks, strict=True), start=1):
+                seen.append(look(encoders, photo, pick, params, number))
+                work.progress(number / len(photos))
+            refuse_strangers(seen, params.min_similarity)
+            identity = join(seen, nobody(encoders), params.fusion, place.names)
+        best = int(np.argmax([one.quality for one in seen]))
         return Outcome(
             outputs={
-                "identity": Output(save_identity(self._join(seen, params)), MEDIA_TYPE, "identity"),
+                "identity": Output(save_identity(identity), MEDIA_TYPE, "identity"),
                 "face": image_output(seen[best].crop, "identity"),
             },
             facts=_facts(seen, best, params),
         )
 
-    @torch.inference_mode()
-    def _join(self, seen: Sequence[Seen], params: FluxEncodeParams) -> PulidIdentity:
-        qualities = [one.quality for one in seen]
-        weights = qualities if any(qualities) else [1.0] * len(seen)
-        tokens = torch.stack([one.tokens for one in seen])
-        return PulidIdentity(
-            id=fuse(tokens, params.fusion, weights if params.fusion == "weighted" else None),
-            uncond=self._nobody,
-            arcface=torch.from_numpy(np.stack([one.face.embedding for one in seen])),
-            about=PulidAbout(
-                models={
-                    "arcface": params.encoder,
-                    "face_parser": PARSER,
-                    "eva_clip": VISION_TOWER,
-                    "idformer": params.model,
-                },
-                fusion=params.fusion,
-                photos=len(seen),
-            ),
-        )
+    def _place(self, params: FluxEncodeParams) -> Place:
+        named = (params.model, params.encoder)
+        if named not in self._places:
+            self._places[named] = place_of(self._shelf, params)
+        return self._places[named]
 
 
-def open_encoder() -> FluxEncoder:
-    """The engine with the weights of this machine's models folder, in bf16 on a GPU and in fp32 on a CPU.
+def refuse_strangers(seen: Sequence[Seen], min_similarity: float) -> None:
+    """Refuse photos of different people, by their embeddings' cosine to the quality-weighted consensus.
 
     Raises:
-        Permanent: a file is missing, or the device; says what would help.
+        InvalidInput: names the photos that differ from the rest, or all where no majority agrees.
     """
-    return encoder_from(Shelf(models_folder()), wanted_device())
+    vectors = np.stack([one.face.embedding for one in seen]).astype(np.float64)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    weights = np.array(_weights(seen))
+
+    def consensus(majority: Sequence[int]) -> NDArray[np.float64]:
+        return np.asarray((weights[majority, None] * vectors[majority]).sum(axis=0), np.float64)
+
+    strangers.refuse_strangers(range(1, len(seen) + 1), vectors, strangers.cosine(min_similarity), consensus)
 
 
-def encoder_from(
-    shelf: Shelf,
-    device: str,
-    catalogue: ModelCatalogue | None = None,
-    shape: EvaShape | None = None,
-    build: Callable[[], Pulid] = published,
-) -> FluxEncoder:
-    """The engine with the weights of that shelf.
-
-    Args:
-        shelf: where they lie.
-        device: `cuda`, `cuda:<index>` or `cpu`, for all four networks.
-        catalogue: what must lie there; the product's own where None.
-        shape: of the vision tower; another than the published is for tests.
-        build: makes the empty PuLID; the same.
-
-    Raises:
-        Permanent: a file is missing, damaged or of unknown digest, or the device is missing; says what would help.
-    """
-    known = load_models() if catalogue is None else catalogue
-    paths = {name: _only(shelf.require(known.model(name))) for name in (PULID, VISION_TOWER, PARSER)}
-    antelope = locate(shelf.folder / PACK)
-    models = {name: shelf.digest(known.model(name)) for name in paths}
-    models |= {f"{PACK}/{file}": sha256_of(antelope / file) for file in (DETECTOR, RECOGNISER)}
-    require_device(device, torch_facts())
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    encoders = Encoders(
-        faces=open_antelope(antelope, device),
-        parser=load_parser(paths[PARSER], device),
-        tower=load_eva(paths[VISION_TOWER], dtype, device, shape),
-        # Read on the CPU: of the file's two parts the cross-attentions are the larger, and they are not needed here.
-        idformer=load_pulid(paths[PULID], dtype, "cpu", build).pulid_encoder.to(device),
+def join(seen: Sequence[Seen], uncond: Tensor, fusion: Fusion, names: Mapping[str, str]) -> PulidIdentity:
+    """One identity of several photos of one person."""
+    tokens = torch.stack([one.tokens for one in seen])
+    return PulidIdentity(
+        id=fuse(tokens, fusion, _weights(seen) if fusion == "weighted" else None),
+        uncond=uncond,
+        arcface=torch.from_numpy(np.stack([one.face.embedding for one in seen])),
+        about=PulidAbout(models=dict(names), fusion=fusion, photos=len(seen)),
     )
-    return FluxEncoder(encoders, models)
+
+
+def _weights(seen: Sequence[Seen]) -> list[float]:
+    """The photos' qualities; all alike where none has any."""
+    qualities = [one.quality for one in seen]
+    return qualities if any(qualities) else [1.0] * len(seen)
 
 
 def look(encoders: Encoders, photo: bytes, pick: int | None, params: FluxEncodeParams, number: int) -> Seen:
     """Everything that is done with one photo, the photos[number] of the caller.
 
     Raises:
-        InvalidInput: it is no picture, shows no face, or not the face that was picked.
+        InvalidInput: it is no picture, shows no face, not the face that was picked, or one that cannot be used.
     """
     try:
         whole = decode(photo)
@@ -197,12 +156,14 @@ def look(encoders: Encoders, photo: bytes, pick: int | None, params: FluxEncodeP
         found = encoders.faces.find(image, params.det_size, params.min_det_size, params.min_det_score)
         face = choose(found, pick, params.background_face_ratio, number)
         crop = crop512(image, face.points)
+        pose = head_pose(face.points)
+        looks = Looks(face.box[2] / factor, pose.yaw, pose.pitch, level(crop), detail(whole, face.points / factor))
     except InvalidInput as error:
         field = error.field if error.field.startswith("faces[") else f"photos[{number}]"
         raise InvalidInput(field, error.found, error.mend) from error
+    refuse_unusable(number, looks, params)
     bare = grey_on_white(crop, parse(encoders.parser, crop))
-    width = face.box[2] / factor
-    return Seen(face, crop, width, quality(face, width, crop), encode(encoders, face, bare))
+    return Seen(face, crop, looks, worth(looks, face.score), encode(encoders, face, bare))
 
 
 @torch.inference_mode()
@@ -251,40 +212,31 @@ def choose(faces: Sequence[AntelopeFace], pick: int | None, background_face_rati
     return prominent[pick - 1]
 
 
-def quality(face: AntelopeFace, width_px: float, crop: Image) -> float:
-    """How well a face serves, 0 to 1: the product of how large, frontal, sharp, evenly exposed and sure it is.
-
-    As the portable engine reckons it, from what five key points tell. Size counts up to 256 pixels, sharpness up to 400
-    grey levels squared at 128 pixels; frontal is 1 with the nose midway between the eyes and 0 below one of them;
-    exposure falls with the square of the mean grey level's distance from the middle; sure is the detector's score.
-    """
-    left, right, nose = moved(face.points, crop_matrix(face.points))[:3]
-    half = max(1.0, float(right[0] - left[0]) / 2)
-    frontal = max(0.0, 1.0 - abs(float(nose[0]) - float(left[0] + right[0]) / 2) / half)
-    sharp = min(1.0, sharpness(shrunk(crop, _SHARPNESS_CROP_PX)[0]) / _AMPLE_SHARPNESS)
-    left_edge, top = TEMPLATE.min(axis=0).astype(int)
-    right_edge, bottom = TEMPLATE.max(axis=0).astype(int)
-    level = float(grey(crop)[top:bottom, left_edge:right_edge].mean())
-    exposed = max(0.0, 1.0 - ((level - _MIDDLE_LEVEL) / _MIDDLE_LEVEL) ** 2)
-    return min(1.0, width_px / _AMPLE_WIDTH_PX) * frontal * sharp * exposed * min(1.0, face.score)
+@torch.inference_mode()
+def nobody(encoders: Encoders) -> Tensor:
+    """The tokens of nobody, [32, 2048], for the negative branch of true CFG."""
+    return encoders.idformer.unconditional(vit_tokens=encoders.tower.shape.tokens)[0]
 
 
-def _only(files: Mapping[str, Path]) -> Path:
-    """The one file that a model consists of."""
-    (path,) = files.values()
-    return path
+def worth(looks: Looks, score: float) -> float:
+    """How well a face serves, 0 to 1: as the portable engine reckons it, times the detector's confidence."""
+    return quality(looks.width_px, looks.yaw, looks.pitch, looks.sharpness, looks.level) * min(1.0, score)
 
 
 def _facts(seen: Sequence[Seen], best: int, params: FluxEncodeParams) -> dict[str, JsonValue]:
     """What the manifest says: no embedding, photos counted from 1 as the caller counts them."""
     return {
-        "encoder": f"{params.encoder}, {params.model}",
+        "encoder": ", ".join(filter(None, (params.encoder, params.model))),
         "fusion": params.fusion,
         "best_photo": best + 1,
         "faces": [
             {
                 "photo": number,
-                "width_px": round(one.width_px, 1),
+                "width_px": round(one.looks.width_px, 1),
+                "yaw_deg": round(one.looks.yaw, 1),
+                "pitch_deg": round(one.looks.pitch, 1),
+                "sharpness": round(one.looks.sharpness, 1),
+                "exposure": round(one.looks.level, 1),
                 "score": round(one.face.score, 3),
                 "quality": round(one.quality, 3),
             }

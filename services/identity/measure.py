@@ -1,10 +1,11 @@
 """What one photo's face is like, and whether it is good enough to build a portrait on."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from services.identity.stage import EncodeParams
+from services.identity.stage import PhotoParams
 from shared.contracts.errors import InvalidInput
 from shared.contracts.identity import FaceMeasure
 from shared.vision.align import aligned_crop
@@ -53,18 +54,38 @@ def quality(width_px: float, yaw: float, pitch: float, detail: float, level: flo
     return size * pose * sharp * exposed
 
 
-def refuse_unusable(face: FaceMeasure, params: EncodeParams) -> None:
+class Looks(NamedTuple):
+    """What is asked of a face before it is used."""
+
+    width_px: float
+    yaw: float
+    pitch: float
+    level: float
+    sharpness: float
+
+
+def looks_of(face: FaceMeasure) -> Looks:
+    """Those of a face that the portable engine measured."""
+    return Looks(face.box[2], face.yaw, face.pitch, face.exposure, face.sharpness)
+
+
+def refuse_unusable(photo: int, face: Looks, params: PhotoParams) -> None:
     """Refuse a face that is too small, turned away, too dark, too bright or too blurred.
 
+    Args:
+        photo: its position as the caller counts, from 1.
+        face: what was measured.
+        params: the bounds.
+
     Raises:
-        InvalidInput: names `photos[i]` as the caller counts, from 1, the figure that was found, its bound and the mend.
+        InvalidInput: names `photos[i]`, the figure that was found, its bound and the mend.
     """
-    field = f"photos[{face.photo + 1}]"
-    width = face.box[2]
-    if width < params.min_face_width_px:
+    field = f"photos[{photo}]"
+    if face.width_px < params.min_face_width_px:
         raise InvalidInput(
             field,
-            f"the face is too small: {width:.0f} pixels wide, at least {params.min_face_width_px:.0f} are needed",
+            f"the face is too small: {face.width_px:.0f} pixels wide, at least {params.min_face_width_px:.0f} are"
+            " needed",
             "Use a photo taken from nearer, or of higher resolution.",
         )
     if abs(face.yaw) > params.max_yaw_deg:
@@ -82,17 +103,17 @@ def refuse_unusable(face: FaceMeasure, params: EncodeParams) -> None:
             f"the face looks {abs(face.pitch):.0f} degrees {way}, at most {params.max_pitch_deg:.0f} can be used",
             "Use a photo in which the person looks towards the camera.",
         )
-    if face.exposure < params.min_face_level:
+    if face.level < params.min_face_level:
         raise InvalidInput(
             field,
-            f"the face is too dark: its mean grey level is {face.exposure:.0f} of 255, at least"
+            f"the face is too dark: its mean grey level is {face.level:.0f} of 255, at least"
             f" {params.min_face_level:.0f} is needed",
             "Use a photo taken in more light, or brighten it.",
         )
-    if face.exposure > params.max_face_level:
+    if face.level > params.max_face_level:
         raise InvalidInput(
             field,
-            f"the face is too bright: its mean grey level is {face.exposure:.0f} of 255, at most"
+            f"the face is too bright: its mean grey level is {face.level:.0f} of 255, at most"
             f" {params.max_face_level:.0f} can be used",
             "Use a photo that is not overexposed.",
         )

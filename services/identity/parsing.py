@@ -19,6 +19,9 @@ from shared.vision.codec import Image
 
 CLASSES = 19
 
+WIDTH = 64
+"""Channels of the published parser's first convolution."""
+
 WHITE_CLASSES = (0, 16, 18, 7, 8, 9, 14, 15)
 """Background, cloth, hat, both ears, earring, neck, necklace. What is left is the face with its hair."""
 
@@ -69,20 +72,20 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """The backbone, without its classifier."""
+    """The backbone, without its classifier. 64 channels wide at first, as published, unless told otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
-        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
-        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
-        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
+        self.layer1 = nn.Sequential(BasicBlock(width, width, 1), BasicBlock(width, width, 1))
+        self.layer2 = nn.Sequential(BasicBlock(width, 2 * width, 2), BasicBlock(2 * width, 2 * width, 1))
+        self.layer3 = nn.Sequential(BasicBlock(2 * width, 4 * width, 2), BasicBlock(4 * width, 4 * width, 1))
+        self.layer4 = nn.Sequential(BasicBlock(4 * width, 8 * width, 2), BasicBlock(8 * width, 8 * width, 1))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The features at an eighth (128 channels), a sixteenth (256) and a thirty-second (512) of the size."""
+        """The features at an eighth (2 widths), a sixteenth (4) and a thirty-second (8) of the size."""
         eighth = self.layer2(self.layer1(self.maxpool(relu(self.bn1(self.conv1(x))))))
         sixteenth = self.layer3(eighth)
         return eighth, sixteenth, self.layer4(sixteenth)
@@ -106,17 +109,17 @@ class AttentionRefinement(nn.Module):
 class ContextPath(nn.Module):
     """What surrounds each place, carried from coarse to fine."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
-        self.resnet = ResNet18()
-        self.arm16 = AttentionRefinement(256, 128)
-        self.arm32 = AttentionRefinement(512, 128)
-        self.conv_head32 = ConvNormRelu(128, 128)
-        self.conv_head16 = ConvNormRelu(128, 128)
-        self.conv_avg = ConvNormRelu(512, 128, kernel=1)
+        self.resnet = ResNet18(width)
+        self.arm16 = AttentionRefinement(4 * width, 2 * width)
+        self.arm32 = AttentionRefinement(8 * width, 2 * width)
+        self.conv_head32 = ConvNormRelu(2 * width, 2 * width)
+        self.conv_head16 = ConvNormRelu(2 * width, 2 * width)
+        self.conv_avg = ConvNormRelu(8 * width, 2 * width, kernel=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The backbone's eighth, and the context at an eighth and a sixteenth of the size; 128 channels each."""
+        """The backbone's eighth, and the context at an eighth and a sixteenth of the size; 2 widths each."""
         eighth, sixteenth, coarsest = self.resnet(x)
         context = self.arm32(coarsest) + self.conv_avg(_overall(coarsest))
         context16 = self.conv_head32(interpolate(context, sixteenth.shape[2:], mode="nearest"))
@@ -154,15 +157,19 @@ class Head(nn.Module):
 
 
 class FaceParser(nn.Module):
-    """BiSeNet over ResNet-18. The two heads that only training uses stand here because the file holds them."""
+    """BiSeNet over ResNet-18. The two heads that only training uses stand here because the file holds them.
 
-    def __init__(self) -> None:
+    Args:
+        width: channels of the first convolution; all others are multiples of it.
+    """
+
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
-        self.cp = ContextPath()
-        self.ffm = FeatureFusion(256, 256)
-        self.conv_out = Head(256, 256)
-        self.conv_out16 = Head(128, 64)
-        self.conv_out32 = Head(128, 64)
+        self.cp = ContextPath(width)
+        self.ffm = FeatureFusion(4 * width, 4 * width)
+        self.conv_out = Head(4 * width, 4 * width)
+        self.conv_out16 = Head(2 * width, width)
+        self.conv_out32 = Head(2 * width, width)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Scores [B, 19, H, W] of normalised pixels [B, 3, H, W], both sides a multiple of 32."""
@@ -171,17 +178,18 @@ class FaceParser(nn.Module):
         return interpolate(scores, pixels.shape[2:], mode="bilinear", align_corners=True)
 
 
-def load_parser(path: Path, device: str | torch.device = "cpu") -> FaceParser:
+def load_parser(path: Path, device: str | torch.device = "cpu", width: int = WIDTH) -> FaceParser:
     """Read the parser in fp32, ready for inference.
 
     Args:
         path: `parsing_bisenet` of facexlib, converted from its pickle to safetensors under the same names.
         device: where it is put.
+        width: of the parser's first convolution.
 
     Raises:
         Permanent: the file cannot be read, or lacks tensors, or holds others, or some of another shape.
     """
-    parser = FaceParser()
+    parser = FaceParser(width)
     found = {name: shape for name, shape in shapes(path).items() if not name.endswith(COUNTER)}
     check_layout(str(path), found, layout(parser))
     state = tensors(path, found, torch.float32, "cpu")

@@ -6,7 +6,7 @@ from pydantic import JsonValue
 
 from services.identity.choose import choose_face
 from services.identity.fuse import fuse
-from services.identity.measure import measure, refuse_unusable
+from services.identity.measure import looks_of, measure, refuse_unusable
 from services.identity.picks import picks_of
 from services.identity.stage import EncodeParams
 from shared.contracts.identity import FaceMeasure, IdentityRecord
@@ -47,7 +47,7 @@ class PortableEncoder:
                 self._finder.find(image), pick, work.params.background_face_ratio, image.shape[1], index + 1
             )
             measured = measure(image, face, self._encoder.encode(image, face), index)
-            refuse_unusable(measured, work.params)
+            refuse_unusable(index + 1, looks_of(measured), work.params)
             images.append(image)
             found.append(face)
             faces.append(measured)

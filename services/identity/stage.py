@@ -5,19 +5,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.contracts.base import Fraction
+from shared.models.catalogue import ModelName
 from shared.worker.operation import EngineSpec, Operation, Params, Stage
 
 FacePick = Annotated[int, Field(ge=1, le=20)]
 """Which of a photo's faces is meant, counted from the left, the leftmost being 1."""
 
 
-class EncodeParams(Params):
-    """Which faces are meant, and what a photo must be like to be used."""
+class PhotoParams(Params):
+    """What a photo must be like to be used, whichever engine measures it."""
 
-    faces: Annotated[tuple[FacePick | None, ...], Field(max_length=5)] = Field(
-        default=(),
-        description="one entry a photo, or none at all: which face is meant, 1 = leftmost; null = the only one",
-    )
     background_face_ratio: Fraction = Field(
         default=0.4, description="faces narrower than this share of the photo's widest face are passers-by and ignored"
     )
@@ -36,6 +33,15 @@ class EncodeParams(Params):
             ge=0.0, le=10000.0, description="variance of the Laplacian of the face at 128 pixels, grey levels squared"
         ),
     ] = 40.0
+
+
+class EncodeParams(PhotoParams):
+    """Which faces are meant, and what a photo must be like to be used."""
+
+    faces: Annotated[tuple[FacePick | None, ...], Field(max_length=5)] = Field(
+        default=(),
+        description="one entry a photo, or none at all: which face is meant, 1 = leftmost; null = the only one",
+    )
     max_distance: Annotated[
         float, Field(ge=0.1, le=1.0, description="of a photo's face to the consensus; beyond it is another person")
     ] = 0.6
@@ -44,12 +50,16 @@ class EncodeParams(Params):
 DetectorSize = Annotated[int, Field(ge=128, le=1280, multiple_of=64)]
 
 
-class FluxEncodeParams(Params):
+class FluxEncodeParams(PhotoParams):
     """Which faces are meant, how they are looked for, and how several photos become one identity."""
 
-    model: Literal["pulid_flux_v0.9.1"] = Field(default="pulid_flux_v0.9.1", description="the identity encoder")
-    encoder: Literal["antelopev2"] = Field(
-        default="antelopev2", description="finds and recognises faces; the only one that the identity encoder knows"
+    model: ModelName = Field(
+        default="pulid_flux_v0.9.1",
+        description="the identity encoder: of the catalogue, or a folder below the models folder with an "
+        "identity_index.json",
+    )
+    encoder: Literal["antelopev2"] | None = Field(
+        default=None, description="finds and recognises faces; null is the one that belongs to the model"
     )
     fusion: Literal["weighted", "mean", "concat", "norm_id", "max_token"] = Field(
         default="weighted", description="how the photos' identity tokens are put together"
@@ -58,9 +68,9 @@ class FluxEncodeParams(Params):
         default=(),
         description="one entry a photo, or none at all: which face is meant, 1 = leftmost; null = the largest",
     )
-    background_face_ratio: Fraction = Field(
-        default=0.4, description="faces narrower than this share of the photo's widest face are not counted"
-    )
+    min_similarity: Annotated[
+        float, Field(ge=-1.0, le=1.0, description="cosine of a photo's face to the consensus; below is another person")
+    ] = 0.2
     det_size: DetectorSize = Field(default=640, description="side of the detector's first look at a photo, in pixels")
     min_det_size: DetectorSize = Field(
         default=320, description="and of its last: where no face is found it looks again, 64 pixels smaller"
@@ -87,7 +97,7 @@ STAGE = Stage(
             seeded=False,
             engines={
                 "portable": EngineSpec(EncodeParams, "services.identity.portable:PortableEncoder"),
-                "flux": EngineSpec(FluxEncodeParams, "services.identity.flux:open_encoder"),
+                "flux": EngineSpec(FluxEncodeParams, "services.identity.flux:FluxEncoder"),
             },
         ),
     ),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from services.identity.antelope import DETECTOR, RECOGNISER
+from services.identity.tiny_faces import write_recogniser
 from shared.vision.codec import Image
 from tests.photos import astronaut
 
@@ -55,7 +56,7 @@ def write_antelope(
     points: Sequence[Sequence[float]] = ASTRONAUT_POINTS,
 ) -> None:
     """Write the two files. Box and points are those of a photo of 512 pixels marked at `ASTRONAUT_MARK`."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     anchor = 2 * CELL * 512 / 640
     cell = CELL * 512 / 640
     left, top, right, bottom = ((edge - anchor) / cell for edge in box)
@@ -99,22 +100,6 @@ def write_detector(path: Path, box: Sequence[float], points: NDArray[np.float64]
             outputs[kind].append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, width]))
     photo = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [1, 3, "h", "w"])
     _save(path, nodes, photo, [*outputs["score"], *outputs["bbox"], *outputs["kps"]], constants)
-
-
-def write_recogniser(path: Path) -> None:
-    """ArcFace's interface: a face of 112 x 112 to 512 numbers, here a projection of it at 14 x 14."""
-    projection = np.random.default_rng(0).standard_normal((588, 512)).astype(np.float32) / 24
-    nodes = [
-        helper.make_node("AveragePool", ["input.1"], ["small"], kernel_shape=[8, 8], strides=[8, 8], name="small"),
-        helper.make_node("Reshape", ["small", "flat.shape"], ["flat"], name="flat"),
-        helper.make_node("MatMul", ["flat", "projection"], ["1333"], name="project"),
-    ]
-    constants = [
-        numpy_helper.from_array(np.array([-1, 588], np.int64), "flat.shape"),
-        numpy_helper.from_array(projection, "projection"),
-    ]
-    face = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, ["None", 3, 112, 112])
-    _save(path, nodes, face, [helper.make_tensor_value_info("1333", TensorProto.FLOAT, ["N", 512])], constants)
 
 
 def _save(

@@ -1,41 +1,37 @@
 """identity.encode with PuLID's encoders: synthetic antelopev2, the others tiny and random, on real photos."""
 
 import json
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from services.identity.antelope import DETECTOR, RECOGNISER, AntelopeFace, open_antelope
+from services.identity import tiny
+from services.identity.antelope import DETECTOR, PACK, RECOGNISER, Antelope, AntelopeFace
 from services.identity.crop512 import SIDE_PX, TEMPLATE, crop512
-from services.identity.flux import (
-    PARSER,
-    PULID,
-    VISION_TOWER,
-    Encoders,
-    FluxEncoder,
-    choose,
-    encoder_from,
-    open_encoder,
-    quality,
-)
-from services.identity.parsing import CLASSES, FaceParser, grey_on_white, parse
+from services.identity.flux import FluxEncoder, Seen, choose, join, look, nobody, refuse_strangers, worth
+from services.identity.measure import Looks
+from services.identity.networks import PARSER, VISION_TOWER, Encoders, borrowed, place_of
+from services.identity.parsing import grey_on_white, parse
 from services.identity.stage import STAGE, FluxEncodeParams
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.pulid.artifact import PulidIdentity, load_identity
-from shared.flux.pulid.eva import EvaTower
 from shared.flux.pulid.fusion import Fusion
-from shared.flux.pulid.idformer import IDFormer
-from shared.flux.pulid.index import EvaShape
-from shared.flux.pulid.weights import Pulid
-from shared.models.catalogue import ModelCatalogue
-from shared.models.catalogue import parse as read_catalogue
+from shared.flux.pulid.index import INDEX, PUBLISHED
+from shared.flux.tiny import IDENTITY, published_names
+from shared.models.catalogue import load_models
+from shared.models.lock import Pin, pin
+from shared.models.process import residency, use_residency
+from shared.models.residency import Budget, Residency
 from shared.models.shelf import Shelf
 from shared.storage.digest import sha256
 from shared.vision.codec import Image, decode
@@ -49,64 +45,36 @@ from tests.engines.synthetic_antelope import (
 )
 from tests.photos import astronaut, blurred, coffee, lit, png, scaled
 
-SHAPE = EvaShape(image_size=56, width=48, depth=5, heads=2, projected=24, taps=(1, 2, 3, 4, 5))
-TOKENS = (32, 40)
-PUBLISHED_NAMES = {
-    "mlp.norm.": "mlp.ffn_ln.",
-    "attn.norm.": "attn.inner_attn_ln.",
-    "fc1_g": "w1",
-    "fc1_x": "w2",
-    "fc2": "w3",
-    "q_proj.bias": "q_bias",
-    "v_proj.bias": "v_bias",
-}
-CATALOGUE = """
-{name}:
-  title: {name}
-  role: test
-  by_hand: made by the test
-  files: [{{path: {file}, bytes: {size}}}]
-  format: safetensors
-  licence: none
-  commercial: true
-  memory_bytes: 1
-"""
+OWN = "our-pulid"
+PULID = "pulid_flux_v0.9.1"
+TOKENS = (IDENTITY.idformer.queries, IDENTITY.idformer.out_dim)
 
 
-def tiny_pulid() -> Pulid:
-    former = IDFormer(
-        dim=32,
-        depth=5,
-        heads=2,
-        head_dim=16,
-        queries=TOKENS[0],
-        id_tokens=2,
-        out_dim=TOKENS[1],
-        id_dim=512 + SHAPE.projected,
-        vit_dim=SHAPE.width,
-    )
-    return Pulid(former, ())
-
-
-class QuickParser(torch.nn.Sequential):
-    """Scores a place's class by its colour: the face parser's interface in a hundredth of its time."""
-
-    def __init__(self) -> None:
-        super().__init__(torch.nn.AvgPool2d(8), torch.nn.Conv2d(3, CLASSES, 1), torch.nn.Upsample(scale_factor=8))
-
-
-def random_networks() -> tuple[EvaTower, Pulid]:
-    torch.manual_seed(0)
-    return EvaTower(SHAPE).eval(), tiny_pulid().eval()
+@pytest.fixture(scope="module", autouse=True)
+def _own_residency() -> Iterator[None]:
+    with use_residency(Residency(Budget(10**9, 10**9))):
+        yield
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> FluxEncoder:
-    folder = tmp_path_factory.mktemp("models") / "antelopev2"
-    write_antelope(folder)
-    tower, pulid = random_networks()
-    parser = QuickParser().eval().requires_grad_(False)
-    return FluxEncoder(Encoders(open_antelope(folder), parser, tower, pulid.pulid_encoder), {"tiny": "0" * 64})
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """A models folder with an identity model of its own, whose detector sees marks."""
+    folder = tmp_path_factory.mktemp("models")
+    tiny.write(folder / OWN)
+    write_antelope(folder / OWN / "antelopev2")
+    return Shelf(folder)
+
+
+@pytest.fixture(scope="module")
+def engine(shelf: Shelf) -> FluxEncoder:
+    return FluxEncoder(shelf, "cpu")
+
+
+@pytest.fixture(scope="module")
+def networks(shelf: Shelf, engine: FluxEncoder) -> Iterator[Encoders]:
+    """Those that the engine uses."""
+    with borrowed(place_of(shelf, params()), "cpu", residency()) as encoders:
+        yield encoders
 
 
 @pytest.fixture(scope="module")
@@ -116,24 +84,28 @@ def alone(engine: FluxEncoder) -> Outcome:
 
 
 @pytest.fixture(scope="module")
-def dimmed(engine: FluxEncoder) -> Outcome:
-    """Of the same photo, darker."""
-    return encode(engine, lit(marked_astronaut(), 0.9))
+def seen(networks: Encoders) -> list[Seen]:
+    """The astronaut, and darker."""
+    photos = marked_astronaut(), lit(marked_astronaut(), 0.9)
+    return [look(networks, png(photo), None, params(), 1) for photo in photos]
 
 
-def encode(engine: FluxEncoder, *photos: Image, **params: Any) -> Outcome:
-    """Run the operation, its parameters going through JSON as the planner's do."""
-    checked = FluxEncodeParams.model_validate_json(json.dumps(params))
-    return engine.run(Work(checked, {"photos": tuple(png(photo) for photo in photos)}, seed=0))
+def params(**changes: Any) -> FluxEncodeParams:
+    """Through JSON, as the planner's go."""
+    return FluxEncodeParams.model_validate_json(json.dumps({"model": OWN, **changes}))
+
+
+def encode(engine: FluxEncoder, *photos: Image, **changes: Any) -> Outcome:
+    return engine.run(Work(params(**changes), {"photos": tuple(png(photo) for photo in photos)}, seed=0))
 
 
 def identity(outcome: Outcome) -> PulidIdentity:
     return load_identity(outcome.outputs["identity"].data, "identity")
 
 
-def refusal(engine: FluxEncoder, *photos: Image, **params: Any) -> str:
+def refusal(engine: FluxEncoder, *photos: Image, **changes: Any) -> str:
     with pytest.raises(InvalidInput) as refused:
-        encode(engine, *photos, **params)
+        encode(engine, *photos, **changes)
     return str(refused.value)
 
 
@@ -146,11 +118,10 @@ def two_faces() -> Image:
 # One photo
 
 
-def test_a_photo_becomes_identity_tokens(engine: FluxEncoder, alone: Outcome) -> None:
+def test_a_photo_becomes_identity_tokens(networks: Encoders, alone: Outcome) -> None:
     """The tokens are those of the published steps, done here one by one."""
     assert tuple(alone.outputs) == ("identity", "face")
     found = identity(alone)
-    networks = engine._encoders  # noqa: SLF001 - the same networks are to be used by hand
     (face,) = networks.faces.find(marked_astronaut())
     crop = crop512(marked_astronaut(), face.points)
     bare = grey_on_white(crop, parse(networks.parser, crop))
@@ -170,10 +141,10 @@ def test_a_photo_becomes_identity_tokens(engine: FluxEncoder, alone: Outcome) ->
     torch.testing.assert_close(found.uncond, nobody)
     assert np.array_equal(found.arcface.numpy(), face.embedding[None])
     assert found.about.models == {
-        "arcface": "antelopev2",
-        "face_parser": "face-parsing",
-        "eva_clip": "EVA02-CLIP-L-336",
-        "idformer": "pulid_flux_v0.9.1",
+        "arcface": f"{OWN}/antelopev2",
+        "face_parser": f"{OWN}/face_parsing.safetensors",
+        "eva_clip": f"{OWN}/eva_clip.safetensors",
+        "idformer": OWN,
     }
     assert (found.about.fusion, found.about.photos) == ("weighted", 1)
 
@@ -197,37 +168,40 @@ def test_the_same_photos_give_the_same_bytes(engine: FluxEncoder, alone: Outcome
     assert encode(engine, marked_astronaut()) == alone
 
 
-def test_a_large_photo_is_the_same_person(engine: FluxEncoder, alone: Outcome) -> None:
+def test_a_large_photo_is_the_same_person(networks: Encoders, seen: list[Seen]) -> None:
     """Reduced to 1024 pixels before anything else; its size is told as it was handed in."""
-    large = encode(engine, scaled(marked_astronaut(), 4.0))
-    apart = torch.nn.functional.cosine_similarity(identity(large).arcface, identity(alone).arcface)
-    assert apart.item() > 0.99
-    told = json.loads(json.dumps(large.facts))["faces"][0]
-    assert told["width_px"] == pytest.approx(4 * 93, rel=0.01)
+    large = look(networks, png(scaled(marked_astronaut(), 2.5)), None, params(), 1)
+    assert cosine(large, seen[0]) > 0.99
+    assert large.looks.width_px == pytest.approx(2.5 * 93, rel=0.01)
+    assert large.looks.sharpness == pytest.approx(seen[0].looks.sharpness, rel=0.3)
 
 
-def test_half_precision_gives_nearly_the_same(engine: FluxEncoder, alone: Outcome) -> None:
+def cosine(one: Seen, other: Seen) -> float:
+    a, b = one.face.embedding, other.face.embedding
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_half_precision_gives_nearly_the_same(networks: Encoders, alone: Outcome) -> None:
     """As on a GPU: the vision tower and IDFormer in bf16, whose 8 bits are good for a per cent or two."""
-    tower, pulid = random_networks()
-    full = engine._encoders  # noqa: SLF001 - all but the two networks stays as it is
-    halved = Encoders(full.faces, full.parser, tower.bfloat16(), pulid.pulid_encoder.bfloat16())
-    found, exact = identity(encode(FluxEncoder(halved, {}), marked_astronaut())), identity(alone)
-    assert found.id.dtype == found.uncond.dtype == torch.bfloat16
-    assert found.arcface.dtype == torch.float32
-    assert torch.linalg.vector_norm(found.id - exact.id) < 0.03 * torch.linalg.vector_norm(exact.id)
+    halved = replace(
+        networks,
+        tower=deepcopy(networks.tower).bfloat16(),
+        idformer=deepcopy(networks.idformer).bfloat16(),
+    )
+    tokens = look(halved, png(marked_astronaut()), None, params(), 1).tokens
+    exact = identity(alone)
+    assert tokens.dtype == nobody(halved).dtype == torch.bfloat16
+    assert torch.linalg.vector_norm(tokens - exact.id) < 0.03 * torch.linalg.vector_norm(exact.id)
 
 
 # Several photos
 
 
 @pytest.mark.parametrize("fusion", get_args(Fusion))
-def test_photos_are_fused_as_told(engine: FluxEncoder, alone: Outcome, dimmed: Outcome, fusion: Fusion) -> None:
-    told: list[float] = []
-    photos = png(marked_astronaut()), png(lit(marked_astronaut(), 0.9))
-    found = identity(engine.run(Work(FluxEncodeParams(fusion=fusion), {"photos": photos}, 0, told.append)))
-    assert told == [0.5, 1.0]
-    each = [identity(alone).id, identity(dimmed).id]
-    assert found.about.photos == 2
+def test_photos_are_fused_as_told(networks: Encoders, seen: list[Seen], fusion: Fusion) -> None:
+    found = join(seen, nobody(networks), fusion, {"idformer": OWN})
+    each = [one.tokens for one in seen]
+    assert (found.about.photos, found.about.fusion) == (2, fusion)
     assert found.arcface.shape == (2, 512)
     if fusion == "concat":
         torch.testing.assert_close(found.id, torch.cat(each))
@@ -237,13 +211,17 @@ def test_photos_are_fused_as_told(engine: FluxEncoder, alone: Outcome, dimmed: O
         torch.testing.assert_close(found.id, (each[0] + each[1]) / 2)
 
 
-def test_the_better_photo_weighs_more_and_gives_the_face(engine: FluxEncoder, alone: Outcome) -> None:
-    poor = mark(blurred(astronaut(), 2.0), ASTRONAUT_MARK)
-    outcome = encode(engine, poor, marked_astronaut())
-    ids = [identity(encode(engine, poor)).id, identity(alone).id]
-    told = json.loads(json.dumps(outcome.facts))
-    poor_quality, good_quality = (face["quality"] for face in told["faces"])
-    assert told["best_photo"] == 2
+def test_the_better_photo_weighs_more_and_gives_the_face(
+    engine: FluxEncoder, networks: Encoders, alone: Outcome
+) -> None:
+    poor = mark(blurred(astronaut(), 1.6), ASTRONAUT_MARK)
+    told: list[float] = []
+    outcome = engine.run(Work(params(), {"photos": (png(poor), png(marked_astronaut()))}, 0, told.append))
+    assert told == [0.5, 1.0]
+    ids = [look(networks, png(poor), None, params(), 1).tokens, identity(alone).id]
+    facts = json.loads(json.dumps(outcome.facts))
+    poor_quality, good_quality = (face["quality"] for face in facts["faces"])
+    assert facts["best_photo"] == 2
     assert poor_quality < 0.7 * good_quality
     assert outcome.outputs["face"] == alone.outputs["face"]
     expected = (poor_quality * ids[0] + good_quality * ids[1]) / (poor_quality + good_quality)
@@ -254,21 +232,22 @@ def test_facts_hold_measures_but_no_embedding(alone: Outcome) -> None:
     """The manifest is kept longer than the biometric record."""
     facts = json.loads(json.dumps(alone.facts))
     assert facts.keys() == {"encoder", "fusion", "best_photo", "faces"}
-    assert facts["faces"][0].keys() == {"photo", "width_px", "score", "quality"}
+    measured = {"photo", "width_px", "yaw_deg", "pitch_deg", "sharpness", "exposure", "score", "quality"}
+    assert facts["faces"][0].keys() == measured
 
 
 # What is refused
 
 
 def test_no_face_is_refused_by_photo(engine: FluxEncoder) -> None:
-    assert refusal(engine, marked_astronaut(), coffee()) == (
-        "photos[2]: no face was found. Use a photo in which the face is seen from the front, whole, lit and in focus."
+    assert refusal(engine, coffee()) == (
+        "photos[1]: no face was found. Use a photo in which the face is seen from the front, whole, lit and in focus."
     )
 
 
 def test_no_picture_is_refused_by_photo(engine: FluxEncoder) -> None:
     with pytest.raises(InvalidInput, match=r"^photos\[2\]: 4 bytes that are no readable picture"):
-        engine.run(Work(FluxEncodeParams(), {"photos": (png(marked_astronaut()), b"nope")}, seed=0))
+        engine.run(Work(params(), {"photos": (png(marked_astronaut()), b"nope")}, seed=0))
 
 
 @pytest.mark.parametrize("count", [0, 6])
@@ -286,11 +265,68 @@ def test_a_pick_beyond_the_faces_is_refused(engine: FluxEncoder) -> None:
     )
 
 
-def test_the_caller_may_pick_a_face(engine: FluxEncoder) -> None:
-    left, right = (encode(engine, two_faces(), faces=[pick]).outputs["face"].data for pick in (1, 2))
+def test_the_caller_may_pick_a_face(networks: Encoders) -> None:
+    left, right = (look(networks, png(two_faces()), pick, params(), 1).crop for pick in (1, 2))
     expected = crop512(two_faces(), np.array(ASTRONAUT_POINTS))
-    assert np.abs(decode(left).astype(int) - expected).mean() < 1.0
-    assert np.abs(decode(right).astype(int) - expected).mean() > 10.0
+    assert np.abs(left.astype(int) - expected).mean() < 1.0
+    assert np.abs(right.astype(int) - expected).mean() > 10.0
+
+
+def test_a_small_face_is_refused(engine: FluxEncoder) -> None:
+    """93 pixels are told as they are, and are too few for whoever wants 100."""
+    assert refusal(engine, marked_astronaut(), min_face_width_px=100.0) == (
+        "photos[1]: the face is too small: 93 pixels wide, at least 100 are needed. "
+        "Use a photo taken from nearer, or of higher resolution."
+    )
+
+
+@pytest.mark.parametrize(
+    ("photo", "message"),
+    [
+        (blurred(astronaut(), 3.0), "the face is too blurred: its sharpness is "),
+        (lit(astronaut(), 0.15), "the face is too dark: its mean grey level is "),
+        (lit(astronaut(), 0.4, 170.0), "the face is too bright: its mean grey level is "),
+    ],
+)
+def test_a_poor_photo_is_refused_as_by_the_portable_engine(engine: FluxEncoder, photo: Image, message: str) -> None:
+    told = refusal(engine, marked_astronaut(), mark(photo, ASTRONAUT_MARK))
+    assert told.startswith(f"photos[2]: {message}")
+
+
+class Turned:
+    """Finds the astronaut's face, her nose where that of someone who looks to the side is."""
+
+    def find(self, *_: object) -> tuple[AntelopeFace, ...]:
+        points = np.array(ASTRONAUT_POINTS)
+        points[2, 0] += 35
+        return (AntelopeFace((180.0, 70.0, 93.0, 120.0), points, np.ones(512, np.float32), 1.0),)
+
+
+def test_a_face_turned_away_is_refused(networks: Encoders) -> None:
+    with pytest.raises(InvalidInput, match=r"^photos\[3\]: the face is turned \d\d degrees to the picture's right"):
+        look(replace(networks, faces=cast("Antelope", Turned())), png(astronaut()), None, params(), 3)
+
+
+def test_photos_of_two_people_are_refused(engine: FluxEncoder) -> None:
+    """To the synthetic recogniser a negative is nobody like the astronaut."""
+    stranger = mark(np.invert(astronaut()), ASTRONAUT_MARK)
+    told = refusal(engine, marked_astronaut(), stranger)
+    assert told.startswith("photos[1], photos[2]: these photos show different people, with similarities down to -")
+    assert told.endswith(
+        " (0.20 and above is the same person). Leave out every photo of another person, and submit again."
+    )
+
+
+def test_another_person_among_several_is_refused_by_name(seen: list[Seen]) -> None:
+    """Unless the bound is so low that nobody is."""
+    stranger = replace(seen[0], face=replace(seen[0].face, embedding=-seen[0].face.embedding))
+    photos = [seen[0], stranger, seen[1]]
+    with pytest.raises(
+        InvalidInput, match=r"^photos\[2\]: shows another person than the rest, similarity -[01]\.\d\d "
+    ):
+        refuse_strangers(photos, 0.2)
+    refuse_strangers(photos, -1.0)
+    refuse_strangers([seen[0], seen[1]], 0.2)
 
 
 def face(x: float, width: float) -> AntelopeFace:
@@ -307,17 +343,9 @@ def test_the_largest_face_is_meant_unless_one_is_picked() -> None:
     assert choose(faces, 1, 0.0, 1) is passer_by
 
 
-def test_quality_falls_with_what_spoils_a_photo() -> None:
-    """Smaller, blurred, darker, turned away, less sure: each alone is worse."""
-    crop = crop512(astronaut(), np.array(ASTRONAUT_POINTS))
-    best = quality(face(0, 200), 200, crop)
-    turned = TEMPLATE + np.array([(0, 0), (0, 0), (35, 0), (0, 0), (0, 0)])
-    assert 0.0 < best <= 1.0
-    assert quality(face(0, 100), 100, crop) < best
-    assert quality(face(0, 200), 200, blurred(crop, 12)) < best
-    assert quality(face(0, 200), 200, lit(crop, 0.3)) < best
-    assert quality(AntelopeFace((0, 0, 200, 200), turned, np.ones(512, np.float32), 1.0), 200, crop) < 0.7 * best
-    assert quality(AntelopeFace((0, 0, 200, 200), TEMPLATE, np.ones(512, np.float32), 0.5), 200, crop) < best
+def test_a_face_the_detector_is_less_sure_of_is_worth_less() -> None:
+    looks = Looks(256.0, 0.0, 0.0, 127.5, 400.0)
+    assert worth(looks, 0.5) == 0.5 * worth(looks, 1.0) == 0.5
 
 
 # Parameters
@@ -328,7 +356,7 @@ def test_the_stage_names_the_engine() -> None:
     assert operation is not None
     spec = operation.engines["flux"]
     assert spec.params is FluxEncodeParams
-    assert spec.factory == f"{open_encoder.__module__}:{open_encoder.__name__}"
+    assert spec.factory == f"{FluxEncoder.__module__}:{FluxEncoder.__name__}"
 
 
 def test_the_fusions_are_the_ones_there_are() -> None:
@@ -337,104 +365,138 @@ def test_the_fusions_are_the_ones_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "params",
+    "wrong",
     [
-        {"model": "pulid_flux_v0.9.0"},
+        {"model": "../pulid"},
         {"encoder": "buffalo_l"},
         {"fusion": "median"},
         {"det_size": 650},
         {"det_size": 320, "min_det_size": 640},
         {"min_det_size": 64},
         {"min_det_score": 0.0},
+        {"min_similarity": 1.1},
         {"faces": [0]},
         {"sharpness": 1},
     ],
 )
-def test_parameters_out_of_range_are_refused(params: dict[str, Any]) -> None:
+def test_parameters_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        FluxEncodeParams.model_validate_json(json.dumps(params))
+        params(**wrong)
 
 
 # The weights
 
 
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shelf, ModelCatalogue]:
-    """A models folder in the published layouts, and the catalogue of what is in it, every file's digest pinned."""
-    folder = tmp_path_factory.mktemp("shelf")
-    tower, pulid = random_networks()
-    parser = FaceParser()
-    write_antelope(folder / "antelopev2" / "antelopev2")
-    files = {
-        PULID: (f"{PULID}.safetensors", pulid.state_dict()),
-        VISION_TOWER: ("EVA02_CLIP_L_336_psz14_s6B.safetensors", published(tower)),
-        PARSER: ("parsing_bisenet.safetensors", parser.state_dict()),
+def test_nothing_is_opened_before_a_step_and_nothing_twice(shelf: Shelf) -> None:
+    """And what was put out for want of room comes back the same."""
+    photo = marked_astronaut()
+    with use_residency(Residency(Budget(10**9, 10**9))) as fresh:
+        engine = FluxEncoder(shelf, "cpu")
+        assert engine.models(params()) == {OWN: shelf.own_digest(OWN)}
+        assert fresh.figures().loads == 0
+        first = encode(engine, photo)
+        assert (fresh.figures().loads, fresh.drop_idle()) == (4, 4)
+        assert encode(engine, photo) == first
+        assert encode(engine, photo) == first
+        assert fresh.figures().loads == 8
+
+
+def test_all_that_the_files_hold_is_in_use(shelf: Shelf, networks: Encoders) -> None:
+    former = {f"pulid_encoder.{name}": one for name, one in networks.idformer.state_dict().items()}
+    files = IDENTITY.files
+    for file, state in (
+        (files.pulid, former),
+        (files.vision_tower, published_names(networks.tower)),
+        (files.face_parser, networks.parser.state_dict()),
+    ):
+        held = load_file(shelf.folder / OWN / file)
+        assert held
+        for name, tensor in held.items():
+            if not name.startswith("pulid_ca."):
+                assert torch.equal(state[name], tensor), name
+
+
+@pytest.fixture
+def catalogued(tmp_path: Path) -> Shelf:
+    """A models folder with what the catalogue's PuLID needs: sparse files of the right sizes, pinned."""
+    sizes = {(PULID, f"{PULID}.safetensors"): 1142099520}
+    for name in (VISION_TOWER, PARSER):
+        sizes[name, load_models()[name].gives[0]] = 1000
+    for (name, file), size in sizes.items():
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / file).open("wb") as empty:
+            empty.truncate(size)
+        pin(tmp_path, name, {file: Pin(sha256=sha256(name.encode()), size=size)})
+    (tmp_path / PACK / PACK).mkdir(parents=True)
+    for file in (DETECTOR, RECOGNISER):
+        (tmp_path / PACK / PACK / file).write_bytes(file.encode())
+    return Shelf(tmp_path)
+
+
+def test_the_catalogue_s_pulid_is_found_with_all_it_needs(catalogued: Shelf) -> None:
+    """In its published sizes; each file's digest stands in the step key."""
+    place, folder = place_of(catalogued, FluxEncodeParams()), catalogued.folder
+    assert place.index == PUBLISHED
+    assert place.pulid == folder / PULID / f"{PULID}.safetensors"
+    assert place.tower == folder / VISION_TOWER / "EVA02_CLIP_L_336_psz14_s6B.safetensors"
+    assert place.parser == folder / PARSER / "parsing_bisenet.safetensors"
+    assert place.faces == folder / PACK / PACK
+    assert place.names == {"arcface": PACK, "face_parser": PARSER, "eva_clip": VISION_TOWER, "idformer": PULID}
+    assert FluxEncoder(catalogued).models(FluxEncodeParams()) == {
+        **{name: sha256(name.encode()) for name in (PULID, VISION_TOWER, PARSER)},
+        **{f"{PACK}/{file}": sha256(file.encode()) for file in (DETECTOR, RECOGNISER)},
     }
-    text = ""
-    for name, (file, state) in files.items():
-        (folder / name).mkdir()
-        save_file({key: one.clone().contiguous() for key, one in state.items()}, folder / name / file)
-        text += CATALOGUE.format(name=name, file=file, size=(folder / name / file).stat().st_size)
-    catalogue = read_catalogue(text)
-    for model in catalogue.values():
-        assert Shelf(folder).verify(model).state == "ready"
-    return Shelf(folder), catalogue
 
 
-def published(tower: EvaTower) -> dict[str, Tensor]:
-    """The tower's weights under EVA-CLIP's own names."""
-    state = {}
-    for name, tensor in tower.trunk.state_dict().items():
-        for ours, theirs in PUBLISHED_NAMES.items():
-            name = name.replace(ours, theirs)  # noqa: PLW2901 - a name is changed step by step
-        state[f"visual.{name}"] = tensor
-    return state
+def test_an_own_model_may_use_the_catalogue_s_antelopev2(catalogued: Shelf) -> None:
+    tiny.write(catalogued.folder / OWN)
+    place = place_of(catalogued, params(encoder="antelopev2"))
+    assert place.faces == catalogued.folder / PACK / PACK
+    assert place.digests.keys() == {OWN, f"{PACK}/{DETECTOR}", f"{PACK}/{RECOGNISER}"}
+    assert place_of(catalogued, params()).faces == catalogued.folder / OWN / PACK
 
 
-def test_the_engine_is_built_from_the_models_folder(shelf: tuple[Shelf, ModelCatalogue], alone: Outcome) -> None:
-    """All that the files hold is in use, and each file's digest stands in the step key."""
-    loaded = encoder_from(shelf[0], "cpu", shelf[1], SHAPE, tiny_pulid)
-    found = loaded._encoders  # noqa: SLF001 - what was read is to be seen
-    of_files = {
-        f"{PULID}/{PULID}.safetensors": Pulid(found.idformer, ()).state_dict(),
-        f"{VISION_TOWER}/EVA02_CLIP_L_336_psz14_s6B.safetensors": published(found.tower),
-        f"{PARSER}/parsing_bisenet.safetensors": found.parser.state_dict(),
-    }
-    for path, state in of_files.items():
-        for name, tensor in load_file(shelf[0].folder / path).items():
-            assert torch.equal(state[name], tensor), name
-    once = identity(encode(loaded, marked_astronaut()))
-    assert once.id.shape == TOKENS
-    torch.testing.assert_close(once.uncond, identity(alone).uncond)
-    folder = shelf[0].folder
-    assert loaded.models(FluxEncodeParams()) == {
-        PULID: sha256((folder / PULID / f"{PULID}.safetensors").read_bytes()),
-        VISION_TOWER: sha256((folder / VISION_TOWER / "EVA02_CLIP_L_336_psz14_s6B.safetensors").read_bytes()),
-        PARSER: sha256((folder / PARSER / "parsing_bisenet.safetensors").read_bytes()),
-        "antelopev2/scrfd_10g_bnkps.onnx": sha256((folder / "antelopev2/antelopev2" / DETECTOR).read_bytes()),
-        "antelopev2/glintr100.onnx": sha256((folder / "antelopev2/antelopev2" / RECOGNISER).read_bytes()),
-    }
-
-
-def test_a_missing_file_is_named_with_the_command_that_brings_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DOCTORGEN_MODELS_DIR", str(tmp_path))
+def test_a_missing_file_is_named_with_the_command_that_brings_it(catalogued: Shelf) -> None:
+    (catalogued.folder / PULID / f"{PULID}.safetensors").unlink()
     with pytest.raises(Permanent) as told:
-        open_encoder()
-    assert f"{tmp_path}/{PULID}/{PULID}.safetensors is missing" in str(told.value)
+        FluxEncoder(catalogued).models(FluxEncodeParams())
+    assert f"{catalogued.folder}/{PULID}/{PULID}.safetensors is missing" in str(told.value)
     assert f"`doctorgen models download {PULID}`" in str(told.value)
 
 
-def test_a_missing_antelopev2_is_named(shelf: tuple[Shelf, ModelCatalogue], tmp_path: Path) -> None:
-    for one in shelf[0].folder.iterdir():
-        if one.name != "antelopev2":
-            (tmp_path / one.name).symlink_to(one)
+def test_a_missing_antelopev2_is_named(catalogued: Shelf) -> None:
+    (catalogued.folder / PACK / PACK / DETECTOR).unlink()
     with pytest.raises(Permanent, match=r"of antelopev2 missing: .*`doctorgen models download antelopev2`"):
-        encoder_from(Shelf(tmp_path), "cpu", shelf[1], SHAPE, tiny_pulid)
+        place_of(catalogued, FluxEncodeParams())
+
+
+def test_something_else_of_the_catalogue_is_no_identity_model(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="model: flux1-dev is a transformer"):
+        place_of(Shelf(tmp_path), params(model="flux1-dev"))
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        (None, "is missing. A name of the catalogue is brought by `doctorgen models download`"),
+        ("{", "is not understood: the document: Invalid JSON"),
+        ('{"idformer": {"dim": 0}}', "is not understood: idformer.dim: Input should be greater than or equal to 1"),
+        ('{"idformer": {"id_dim": 9}}', "idformer.id_dim is 9, which its inputs make 1280"),
+        ('{"files": {"pulid": "../pulid"}}', "is not understood: files.pulid: String should match"),
+        ("{}", "eva_clip.safetensors is missing, which "),
+    ],
+)
+def test_a_folder_of_one_s_own_says_what_is_wrong_with_it(tmp_path: Path, index: str | None, said: str) -> None:
+    (tmp_path / OWN).mkdir()
+    if index is not None:
+        (tmp_path / OWN / INDEX).write_text(index)
+    with pytest.raises(Permanent) as told:
+        place_of(Shelf(tmp_path), params())
+    assert said in str(told.value)
+    assert f"{tmp_path / OWN / INDEX}" in str(told.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_is_an_error(shelf: tuple[Shelf, ModelCatalogue]) -> None:
+def test_a_gpu_that_is_not_there_is_an_error(shelf: Shelf) -> None:
     with pytest.raises(Permanent, match="cuda was asked for"):
-        encoder_from(shelf[0], "cuda", shelf[1], SHAPE, tiny_pulid)
+        encode(FluxEncoder(shelf, "cuda"), marked_astronaut())

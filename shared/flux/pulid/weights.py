@@ -18,6 +18,9 @@ from shared.models.shelf import Shelf
 ROLE = "identity adapter"
 """What a step's identity model is in the catalogue."""
 
+ENCODER = "pulid_encoder."
+"""What the names of the encoder's tensors begin with; the others are the cross-attentions'."""
+
 NAMES_SHOWN = 8
 
 
@@ -122,6 +125,27 @@ def load_pulid(
     check_layout(str(path), found, {name: tuple(tensor.shape) for name, tensor in pulid.state_dict().items()})
     pulid.load_state_dict(tensors(path, found, dtype, device), strict=True, assign=True)
     return pulid.eval().requires_grad_(False)
+
+
+def load_idformer(path: Path, dtype: torch.dtype = torch.bfloat16, build: Callable[[], Pulid] = published) -> IDFormer:
+    """Read the encoder alone, onto the CPU: of the file's two parts the cross-attentions are the larger.
+
+    Args:
+        path: of PuLID's file, as `pulid_file` gives it.
+        dtype: what its tensors are converted to.
+        build: makes the empty model, as `builder_of` gives it.
+
+    Raises:
+        Permanent: as `load_pulid`, for either part.
+    """
+    with torch.device("meta"):
+        pulid = build()
+    found = shapes(path)
+    check_layout(str(path), found, {name: tuple(tensor.shape) for name, tensor in pulid.state_dict().items()})
+    names = [name for name in found if name.startswith(ENCODER)]
+    state = {name.removeprefix(ENCODER): tensor for name, tensor in tensors(path, names, dtype, "cpu").items()}
+    pulid.pulid_encoder.load_state_dict(state, strict=True, assign=True)
+    return pulid.pulid_encoder.eval().requires_grad_(False)
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,168 @@
+"""Where the GPU engine's four networks lie, and how they are borrowed for the time of a step."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from services.identity.antelope import DETECTOR, PACK, RECOGNISER, Antelope, AntelopeResident, locate
+from services.identity.parsing import FaceParser, load_parser
+from services.identity.stage import FluxEncodeParams
+from shared.contracts.errors import Permanent
+from shared.flux.pulid.eva import EvaTower, load_eva
+from shared.flux.pulid.idformer import IDFormer
+from shared.flux.pulid.index import INDEX, PUBLISHED, IdentityIndex
+from shared.flux.pulid.weights import built, load_idformer, own_folder, own_index, pulid_file
+from shared.flux.residents import ModuleResident
+from shared.models.catalogue import load_models
+from shared.models.residency import Residency, Resident
+from shared.models.shelf import Shelf
+from shared.vision.weights import sha256_of
+
+VISION_TOWER = "EVA02-CLIP-L-336"
+PARSER = "face-parsing"
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The four networks; the last three on one device, the last two in one precision."""
+
+    faces: Antelope
+    parser: nn.Module
+    """A FaceParser, or whatever scores its classes."""
+    tower: EvaTower
+    idformer: IDFormer
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the networks of one identity model lie, and what they are called."""
+
+    index: IdentityIndex
+    """Their sizes."""
+    faces: Path
+    """Folder of the detector's and the recogniser's files."""
+    parser: Path
+    tower: Path
+    pulid: Path
+    names: Mapping[str, str]
+    """By their roles: arcface, face_parser, eva_clip, idformer."""
+    digests: Mapping[str, str]
+    """Of the weights, name to SHA-256."""
+
+
+def place_of(shelf: Shelf, params: FluxEncodeParams) -> Place:
+    """Where a step's networks lie: in the catalogue's folders, or in a folder of one's own.
+
+    Raises:
+        InvalidInput: the catalogue has something else of the model's name.
+        Permanent: a file or an index is missing, damaged or of unknown digest; says what would help.
+        IntegrityError: a file is truncated.
+    """
+    index = own_index(shelf.folder, params.model)
+    if index is None:
+        return _with_antelope(shelf, _of_catalogue(shelf, params.model))
+    own = _of_own(shelf, params.model, index)
+    return own if params.encoder is None else _with_antelope(shelf, own)
+
+
+def _of_catalogue(shelf: Shelf, name: str) -> Place:
+    roles = {"idformer": name, "eva_clip": VISION_TOWER, "face_parser": PARSER}
+    models = {role: load_models().model(one) for role, one in roles.items()}
+    paths = {role: next(iter(shelf.require(model).values())) for role, model in models.items()}
+    return Place(
+        index=PUBLISHED,
+        faces=shelf.folder / PACK,
+        parser=paths["face_parser"],
+        tower=paths["eva_clip"],
+        pulid=paths["idformer"],
+        names={role: model.name for role, model in models.items()},
+        digests={model.name: shelf.digest(model) for model in models.values()},
+    )
+
+
+def _of_own(shelf: Shelf, name: str, index: IdentityIndex) -> Place:
+    own, files = own_folder(shelf.folder, name), index.files
+    for file in (files.vision_tower, files.face_parser):
+        if not (own / file).is_file():
+            raise Permanent(f"{own / file} is missing, which {own / INDEX} names. Put it there, or mend that.")
+    digest = shelf.own_digest(own.name)
+    return Place(
+        index=index,
+        faces=own / files.faces,
+        parser=own / files.face_parser,
+        tower=own / files.vision_tower,
+        pulid=pulid_file(shelf.folder, name),
+        names={
+            "idformer": name,
+            "eva_clip": f"{name}/{files.vision_tower}",
+            "face_parser": f"{name}/{files.face_parser}",
+            "arcface": f"{name}/{files.faces}",
+        },
+        digests={} if digest is None else {own.name: digest},
+    )
+
+
+def _with_antelope(shelf: Shelf, place: Place) -> Place:
+    """With the catalogue's detector and recogniser."""
+    faces = locate(shelf.folder / PACK)
+    digests = {f"{PACK}/{file}": sha256_of(faces / file) for file in (DETECTOR, RECOGNISER)}
+    return replace(place, faces=faces, names={**place.names, "arcface": PACK}, digests={**place.digests, **digests})
+
+
+@contextmanager
+def borrowed(place: Place, device: str, residency: Residency) -> Iterator[Encoders]:
+    """The networks on the device until the block ends: in bf16 on a GPU and in fp32 on a CPU, the parser in fp32.
+
+    Raises:
+        Permanent: a file is missing, or is not what it should be.
+        ResourceExhausted: they do not fit.
+    """
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    index = place.index
+    with ExitStack() as stack:
+
+        def borrow(path: Path, kind: torch.dtype, read: Callable[[], Module], empty: Callable[[], nn.Module]) -> Module:
+            name = f"{path} in {kind}"
+            return stack.enter_context(
+                residency.use(f"{name} on {device}", lambda: ModuleResident(name, read, size_of(empty, kind), device))
+            )
+
+        def antelope() -> Resident[Antelope]:
+            return AntelopeResident(place.faces, device)
+
+        yield Encoders(
+            faces=stack.enter_context(residency.use(f"{place.faces} on {device}", antelope)),
+            parser=borrow(
+                place.parser,
+                torch.float32,
+                lambda: load_parser(place.parser, "cpu", index.face_parser_width),
+                lambda: FaceParser(index.face_parser_width),
+            ),
+            tower=borrow(
+                place.tower,
+                dtype,
+                lambda: load_eva(place.tower, dtype, "cpu", index.vision_tower),
+                lambda: EvaTower(index.vision_tower),
+            ),
+            idformer=borrow(
+                place.pulid,
+                dtype,
+                lambda: load_idformer(place.pulid, dtype, lambda: built(index)),
+                lambda: IDFormer(**index.idformer.model_dump()),
+            ),
+        )
+
+
+def size_of(empty: Callable[[], nn.Module], dtype: torch.dtype) -> int:
+    """What a module takes at most once its weights are of that precision, in bytes; makes it without any."""
+    with torch.device("meta"):
+        module = empty()
+    buffers = sum(one.numel() * max(one.element_size(), dtype.itemsize) for one in module.buffers())
+    return buffers + sum(one.numel() for one in module.parameters()) * dtype.itemsize
