@@ -28,7 +28,7 @@ from shared.flux.decode import encode
 from shared.flux.denoise import Call
 from shared.flux.fp8 import read_weights, stored_shapes
 from shared.flux.latents import pack
-from shared.flux.loading import CONFIG, _compare, _shards, _some
+from shared.flux.loading import CONFIG, _compare, _shards, _some, stored_bytes
 from shared.flux.residents import ModuleResident
 from shared.flux.scheduler import unrounded
 from shared.vision.codec import Image
@@ -102,14 +102,13 @@ def load_control(
 
 
 def control_resident(path: Path, dtype: torch.dtype, device: torch.device | str) -> ModuleResident[Any]:
-    """A ControlNet as a `shared.models.residency.Resident`.
+    """A ControlNet as a `shared.models.residency.Resident`; the arguments are those of `load_control`.
 
     Raises:
-        Permanent: a file cannot be read; what else is wrong with it is said when it is loaded.
+        Permanent: there is no file, or it cannot be read; what else is wrong is said when it is loaded.
     """
-    shapes = stored_shapes(_shards(path) if path.is_dir() else [path])
-    size = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
-    return ModuleResident(f"ControlNet {path.stem}", lambda: load_control(path, dtype), size, device)
+    size = stored_bytes(path, dtype)
+    return ModuleResident(f"ControlNet {path.name}", lambda: load_control(path, dtype), size, device)
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
@@ -296,7 +295,7 @@ def _answer(one: Applied, call: Call) -> tuple[Residuals, Residuals]:
     """What a ControlNet says at this step, for each of its own blocks."""
     device = call.hidden_states.device
     guidance = torch.full_like(call.timestep, call.guidance_scale) if one.net.config.guidance_embeds else None
-    with unrounded(one.net, call.timestep):
+    with unrounded(one.net, call.timestep, guidance):
         double, single = one.net(
             hidden_states=call.hidden_states,
             controlnet_cond=one.condition.to(call.hidden_states),

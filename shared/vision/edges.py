@@ -28,6 +28,23 @@ _STROKE_SHARE: Final = 1 / 32
 """Strokes that extend less, of the longer side, are left out of a scribble."""
 
 
+def control_picture(kind: str, picture: Image, width: int, height: int, *, from_picture: bool = False) -> Image:
+    """The picture that a ControlNet is given, uint8 RGB of the size asked for.
+
+    Args:
+        kind: canny, openpose, depth, scribble or seg.
+        picture: uint8 RGB of any size.
+        width: of the picture that is to be painted.
+        height: the same.
+        from_picture: it is an ordinary one, from which the drawing is to be made; else it is the drawing.
+
+    Raises:
+        InvalidInput: as `drawn`.
+    """
+    scaled = fitted(picture, width, height, exact_colours=kind == "seg")
+    return drawn(kind, scaled) if from_picture else scaled
+
+
 def fitted(picture: Image, width: int, height: int, *, exact_colours: bool = False) -> Image:
     """A picture scaled to cover width x height and cut there about its middle, so that nothing is distorted.
 

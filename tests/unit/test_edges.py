@@ -5,7 +5,7 @@ import pytest
 
 from shared.contracts.errors import InvalidInput
 from shared.vision.codec import Image
-from shared.vision.edges import canny, drawn, fitted, scribble
+from shared.vision.edges import canny, control_picture, drawn, fitted, scribble
 
 
 def box(size: int = 256, inside: int = 200, outside: int = 60) -> Image:
@@ -95,3 +95,11 @@ def test_a_picture_that_fits_stays_as_it_is_and_a_map_keeps_its_colours() -> Non
     assert np.array_equal(fitted(box(), 256, 256), box())
     assert set(np.unique(fitted(box(), 300, 200, exact_colours=True))) == {60, 200}
     assert len(np.unique(fitted(box(), 300, 200))) > 2
+
+
+def test_a_picture_is_scaled_before_it_is_drawn_and_a_drawing_only_scaled() -> None:
+    """Lines keep their width whatever the size that was handed in."""
+    made = control_picture("canny", box(512), 256, 256, from_picture=True)
+    assert (made[128, :128, 0] == 255).sum() == 1
+    assert np.array_equal(control_picture("depth", box(512), 256, 128), fitted(box(512), 256, 128))
+    assert set(np.unique(control_picture("seg", box(512), 200, 300))) == {60, 200}
