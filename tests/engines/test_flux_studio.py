@@ -138,7 +138,8 @@ def test_an_adapter_that_cannot_be_had_changes_nothing(folder: Path) -> None:
     with pytest.raises(Permanent, match=r"absent\.safetensors is missing"):
         painted(of, absent=1.0)
     with pytest.raises(Permanent, match="no LoRA adapter of this transformer"):
-        painted(of, one=1.0, **{OLD: 1.0})
+        with of.painting("tiny", NEW, {"one": 1.0, OLD: 1.0}):
+            pytest.fail("it was taken")
     assert torch.equal(painted(of), before)
     assert of.residency.figures().device_bytes == booked + stored_bytes(folder / "one", torch.float32)
 

@@ -1,5 +1,6 @@
 """Which models are in memory, and how much memory there is."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,10 @@ class Machine:
     budget: Budget
     device: dict[str, int] = field(default_factory=dict)
     host: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
+    """In host memory, of models on the device."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Of all models in memory, wherever."""
     pinned: list[str] = field(default_factory=list)
     wanted: list[str] = field(default_factory=list)
     used: dict[str, int] = field(default_factory=dict)
@@ -53,7 +58,7 @@ class Machine:
         with self.lock:
             where[name] = size
             assert sum(self.device.values()) <= self.budget.device_bytes
-            assert sum(self.host.values()) <= self.budget.host_bytes
+            assert sum(self.host.values()) + sum(self.kept.values()) <= self.budget.host_bytes
 
     def check_may_go(self, where: dict[str, int], name: str) -> None:
         """Whoever is put out is neither in use nor asked for, and was used before all others there that are neither."""
@@ -95,12 +100,13 @@ class FakeModel:
     def load(self) -> str:
         self.machine.do("load", self.name)
         self.machine.put(self.machine.host, self.name, self.bytes)
+        self.machine.sizes[self.name] = self.bytes
         return f"model {self.name}"
 
     def to_device(self) -> None:
         self.machine.do("to device", self.name)
         assert self.name in self.machine.host
-        self.machine.put(self.machine.device, self.name, self.bytes)
+        self.machine.put(self.machine.device, self.name, self.machine.sizes[self.name])
         with self.machine.lock:
             del self.machine.host[self.name]
 
@@ -108,7 +114,7 @@ class FakeModel:
         if self.strict:
             self.machine.check_may_go(self.machine.device, self.name)
         self.machine.do("to host", self.name)
-        self.machine.put(self.machine.host, self.name, self.bytes)
+        self.machine.put(self.machine.host, self.name, self.machine.sizes[self.name])
         with self.machine.lock:
             del self.machine.device[self.name]
 
@@ -119,7 +125,41 @@ class FakeModel:
                 self.machine.check_may_go(where, self.name)
         self.machine.do("drop", self.name)
         with self.machine.lock:
-            for where in places:
+            for where in (*places, self.machine.sizes):
+                where.pop(self.name, None)
+
+
+@dataclass
+class FakeInParts(FakeModel):
+    """One whose parts take turns on the device; its adapters lie in both places."""
+
+    device_bytes: int = 0
+    host_bytes: int = 0
+
+    def to_device(self) -> None:
+        self.machine.do("to device", self.name)
+        grown = self.machine.sizes[self.name] - self.bytes
+        with self.machine.lock:
+            self.machine.put(self.machine.device, self.name, self.device_bytes + grown)
+            del self.machine.host[self.name]
+            self.machine.kept[self.name] = self.host_bytes + grown
+
+    def to_host(self) -> None:
+        self.machine.check_may_go(self.machine.device, self.name)
+        self.machine.do("to host", self.name)
+        with self.machine.lock:
+            del self.machine.kept[self.name]
+            self.machine.put(self.machine.host, self.name, self.machine.sizes[self.name])
+            del self.machine.device[self.name]
+
+    def drop(self) -> None:
+        """Where host memory is wanted, those on the device that keep some of it go in their own order."""
+        for where in (self.machine.host, self.machine.kept):
+            if self.name in where:
+                self.machine.check_may_go(where, self.name)
+        self.machine.do("drop", self.name)
+        with self.machine.lock:
+            for where in (self.machine.host, self.machine.device, self.machine.kept, self.machine.sizes):
                 where.pop(self.name, None)
 
 
@@ -386,6 +426,20 @@ def test_the_figures_tell_what_was_done_and_how_long_it_took(make_house: MakeHou
     )
 
 
+def test_loads_and_evictions_are_told_in_the_log(make_house: MakeHouse, caplog: pytest.LogCaptureFixture) -> None:
+    house = make_house(device=5_000_000_000, host=8_000_000_000, clock=map(float, count()).__next__)
+    with caplog.at_level(logging.INFO, "shared.models.residency"):
+        house.touch("a", 5_000_000_000)
+        house.touch("b", 2_000_000_000)
+    assert caplog.messages == [
+        "a (5.00 GB) was loaded in 1.0 s",
+        "a (5.00 GB) was moved to the device in 1.0 s",
+        "a (5.00 GB) was moved to host memory in 1.0 s",
+        "b (2.00 GB) was loaded in 1.0 s",
+        "b (2.00 GB) was moved to the device in 1.0 s",
+    ]
+
+
 # Several threads
 
 
@@ -504,20 +558,24 @@ def check_books(residency: Residency, machine: Machine) -> None:
     assert residency.on_device() == machine.device.keys()
     assert residency.on_host() == machine.host.keys()
     assert figures.device_bytes == sum(machine.device.values()) <= machine.budget.device_bytes
-    assert figures.host_bytes == sum(machine.host.values()) <= machine.budget.host_bytes
+    in_host_memory = sum(machine.host.values()) + sum(machine.kept.values())
+    assert figures.host_bytes == in_host_memory <= machine.budget.host_bytes
     assert figures.loads - figures.drops == len(machine.device) + len(machine.host)
-    assert figures.bytes_loaded - figures.bytes_dropped == figures.device_bytes + figures.host_bytes
+    assert figures.bytes_loaded - figures.bytes_dropped == sum(machine.sizes.values())
     done = [deed.rpartition(" ")[0] for deed in machine.did if deed not in machine.fails]
     assert figures.evictions_to_host == done.count("to host")
     assert figures.moves_to_device == done.count("to device")
 
 
 SIZES = dict(zip("abcdef", (1, 2, 3, 4, 6, 9), strict=True))
-NAMES = st.sampled_from("abcdef")
+IN_PARTS = {"g": (6, 2, 5), "h": (4, 1, 4)}
+"""What they take in all, on the device, and of host memory meanwhile."""
+NEEDS = {name: (size, size, 0) for name, size in SIZES.items()} | IN_PARTS
+NAMES = st.sampled_from(sorted(NEEDS))
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Models used, given back, dropped and failing to load in any order.
+    """Models used, grown, given back, dropped and failing to load in any order.
 
     The Machine checks at every move that the budget holds, that nobody's model goes and that the oldest goes first.
     """
@@ -531,13 +589,27 @@ class AnyOrder(RuleBasedStateMachine):
 
     def has_room(self, name: str) -> bool:
         """Idle models make way; those in use do not."""
-        in_use = set(self.machine.pinned) - {name}
-        return sum(SIZES[other] for other in in_use) + SIZES[name] <= 10
+        if name in self.machine.device:
+            return True
+        in_use = set(self.machine.pinned)
+        whole, device, _ = NEEDS[name]
+        if name in self.machine.host:
+            device, whole = device + self.machine.sizes[name] - whole, 0
+        return (
+            sum(self.machine.device[other] for other in in_use) + device <= 10
+            and sum(self.machine.kept.get(other, 0) for other in in_use) + whole <= 9
+        )
+
+    def model(self, name: str) -> FakeModel:
+        if name in IN_PARTS:
+            whole, device, host = IN_PARTS[name]
+            return FakeInParts(self.machine, name, whole, device_bytes=device, host_bytes=host)
+        return FakeModel(self.machine, name, SIZES[name])
 
     @rule(name=NAMES)
     def use(self, name: str) -> None:
         stack = ExitStack()
-        model = FakeModel(self.machine, name, SIZES[name])
+        model = self.model(name)
         if self.has_room(name):
             assert stack.enter_context(self.machine.using(self.residency, model)) == f"model {name}"
             self.held.append(stack)
@@ -552,13 +624,36 @@ class AnyOrder(RuleBasedStateMachine):
     def give_back(self, data: st.DataObject) -> None:
         self.held.pop(data.draw(st.integers(0, len(self.held) - 1))).close()
 
+    @precondition(lambda self: self.machine.pinned)
+    @rule(data=st.data())
+    def grow(self, data: st.DataObject) -> None:
+        """An adapter is added to a model in use, or taken out."""
+        name = data.draw(st.sampled_from(sorted(set(self.machine.pinned))))
+        grown = self.machine.sizes[name] - NEEDS[name][0]
+        more = data.draw(st.sampled_from([1, 2, *([-grown] if grown else [])]))
+        in_use = set(self.machine.pinned)
+        fits = sum(self.machine.device[one] for one in in_use) + more <= 10
+        if name in IN_PARTS:
+            fits &= sum(self.machine.kept.get(one, 0) for one in in_use) + more <= 9
+        if not fits:
+            before = self.residency.figures()
+            with pytest.raises(ResourceExhausted):
+                self.residency.grow(name, more)
+            assert self.residency.figures() == before
+            return
+        self.residency.grow(name, more)
+        self.machine.sizes[name] += more
+        self.machine.put(self.machine.device, name, self.machine.device[name] + more)
+        if name in IN_PARTS:
+            self.machine.kept[name] += more
+
     @rule(name=NAMES)
     def fail_to_load(self, name: str) -> None:
         known = name in self.machine.device or name in self.machine.host
         if known or not self.has_room(name):
             return
         self.machine.fails.add(f"load {name}")
-        model = FakeModel(self.machine, name, SIZES[name])
+        model = self.model(name)
         with pytest.raises(OSError, match="failed"), self.residency.use(name, lambda: model):
             pytest.fail("it was given out")
         self.machine.fails.clear()
