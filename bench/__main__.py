@@ -3,7 +3,7 @@
     python -m bench [PART …]
 
 Each part runs in a process of its own, so that one's memory and warmth are not another's. Parts that are not named keep
-their section. `queue_depth` and `chaos` take long and are measured only when named.
+their section. `queue_depth`, `chaos` and `gpu` are measured only when named: they take long, or want a GPU.
 """
 
 import platform
@@ -17,11 +17,11 @@ from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SHORT = ("portrait", "overhead", "overlap", "storage", "png", "likeness")
-LONG = ("queue_depth", "chaos")
+LONG = ("queue_depth", "chaos", "gpu")
 TITLE = """# Figures
 
 The last figures of each benchmark, `python -m bench PART`; its module says what is measured and how. `make bench` runs
-all but the long ones (`queue_depth`, `chaos`).
+all but the long ones (`queue_depth`, `chaos`) and `gpu`.
 """
 
 

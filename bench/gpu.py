@@ -1,19 +1,26 @@
 """FLUX.1-dev at full size with random weights, diffusers as it comes beside this project's settings, in one run.
 
-    python -m bench.gpu [--small] [--fp8] [--repeats N] [--out FILE]
+    python -m bench.gpu [--small] [--repeats N] [--minutes M] [--out FILE]
 
 Weights are made on the device, prompt embeddings are random: neither changes how long anything takes. Measured are the
 seconds of a step and of an image (decoding included) at 20, 28 and 100 steps, the peak of the device's memory, what
-PuLID adds to a step, and each rate beside the arithmetic limit: 74.38 TFLOP a step at 1024 x 1024 with 512 text tokens
-(docs/models.md), at 790 TFLOP/s in bf16. `--small` runs the same code on tiny models and any machine: it shows that the
-harness works, and its seconds mean nothing. `--fp8` needs torchao.
+PuLID adds to a step, and each rate beside the arithmetic limit of 74.38 TFLOP a step at 1024 x 1024 with 512 text
+tokens (docs/models.md): at 790 TFLOP/s in bf16, and with the layers' share of it, 59.49, at 1500 in fp8. fp8 is
+measured where torchao is installed. The first-block cache is not: what it skips depends on real weights.
+
+Each way has models of its own, so that none inherits what another did to them. One that fails is named and the others
+go on; what would take longer than the time that is left is left out and named, too; the table is written after each.
+`--small` runs the same code on tiny models and any machine: it shows that the harness works, and its seconds mean
+nothing.
 """
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,22 +33,32 @@ from tests import torchvision_cpu
 torchvision_cpu.install()
 
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 
 from shared.flux import tiny
-from shared.flux.decode import decode
-from shared.flux.denoise import Branch, denoise
+from shared.flux.decode import PUBLISHED, decode
+from shared.flux.denoise import Branch, alone, denoise
 from shared.flux.latents import noise
 from shared.flux.pulid.attention import PerceiverAttentionCA
 from shared.flux.pulid.context import IdentityCall, Subject
 from shared.flux.pulid.injection import attach, sites
 from shared.flux.schedules import sigmas
+from shared.flux.speed import PACKAGES, Attention, Speed, speed_up
 from shared.flux.text import PromptEmbedding
 
-STEP_TFLOP, BF16_TFLOPS = 74.38, 790.0
+STEP_TFLOP, LAYERS_TFLOP = 74.38, 59.49
+BF16_TFLOPS, FP8_TFLOPS = 790.0, 1500.0
+BF16_LIMIT_S = STEP_TFLOP / BF16_TFLOPS
+FP8_LIMIT_S = LAYERS_TFLOP / FP8_TFLOPS + (STEP_TFLOP - LAYERS_TFLOP) / BF16_TFLOPS
 PULID_BOUND = 1.05
-STEPS = (20, 28, 100)
+TIMES_BOUND = 2.5
+AIMED_AT = "H200"
 GUIDANCE = 3.5
 ID_TOKENS = 32
+WARM_STEPS = 2
+WAY_S = 130.0
+"""What a way takes about, its models made and compiled and each image measured once."""
+PLAIN, UNSET, OURS, OURS_FP8 = "diffusers as it comes", "our loop, nothing set", "ours", "ours, fp8"
 
 Run = Callable[[int], None]
 
@@ -54,39 +71,95 @@ class Machine:
     dtype: torch.dtype
     side: int
     text_tokens: int
-    steps: tuple[int, ...]
+    steps: tuple[int, int, int]
+    """Few, those of the aim, many."""
+    kernels: tuple[Attention, ...]
+    compiler: str
 
 
-@dataclass(frozen=True)
-class Taken:
-    """What an image took."""
+FULL = Machine(
+    device="cuda",
+    dtype=torch.bfloat16,
+    side=1024,
+    text_tokens=512,
+    steps=(20, 28, 100),
+    kernels=("native", "_native_cudnn", "_native_flash", "flash", "_flash_3"),
+    compiler="inductor",
+)
+SMALL = Machine(
+    device="cpu",
+    dtype=torch.float32,
+    side=64,
+    text_tokens=16,
+    steps=(1, 2, 4),
+    kernels=("native", "_native_math"),
+    compiler="eager",
+)
 
-    seconds: float
-    peak_gb: float
+
+@dataclass
+class Way:
+    """What was measured of one way to run the models: the fastest seconds by number of steps, and the rest."""
+
+    name: str
+    image_s: dict[int, float] = field(default_factory=dict)
+    pulid: float | None = None
+    ready_s: float = 0.0
+    peak_gb: float = 0.0
 
 
-FULL = Machine("cuda", torch.bfloat16, 1024, 512, STEPS)
-SMALL = Machine("cpu", torch.float32, 64, 16, (2, 4))
+@dataclass
+class Bench:
+    """A run: what is left of its time, and what it has found."""
+
+    machine: Machine
+    repeats: int
+    deadline: float
+    out: Path | None
+    device_name: str
+    figures: list[Figure] = field(default_factory=list)
+    ways: list[Way] = field(default_factory=list)
+    to_come: int = 0
+    """How many ways there are after the present one."""
+    notes: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """A line of progress, with the seconds that are left."""
+        print(f"[{self.deadline - perf_counter():5.0f} s left] {text}", file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """What a reader of the table must know."""
+        self.say(text)
+        self.notes.append(text)
+
+    def has_time_for(self, seconds: float, what: str, *, again: bool = False) -> bool:
+        """Whether so much is left; if not it is noted what is left out.
+
+        What has been measured once is measured again only if the ways to come lose nothing by it.
+        """
+        kept = self.to_come * WAY_S if again else 0.0
+        fits = perf_counter() + seconds + kept < self.deadline
+        if not fits:
+            self.note(f"Left out for want of time: {what} ({seconds:.0f} s).")
+        return fits
+
+    def write(self) -> str:
+        """The table as it stands; to the file, too."""
+        rows = [figure.row() for figure in (*self.figures, *reported(self))]
+        notes = [f"\n{note}" for note in self.notes]
+        table = "\n".join([f"{self.device_name}, torch {torch.__version__}\n", HEADER, *rows, *notes])
+        if self.out:
+            self.out.write_text(table + "\n", "utf-8")
+        return table
 
 
 def models(machine: Machine) -> tuple[Any, Any]:
-    """A transformer and an autoencoder with random weights, made on the device in its dtype."""
+    """A transformer and an autoencoder with random weights, made on the device in its dtype; the same each time."""
+    torch.manual_seed(0)
     if machine is SMALL:
         return tiny.transformer(), tiny.vae()
     with made_there(machine):
-        transformer = FluxTransformer2DModel(guidance_embeds=True)
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            latent_channels=16,
-            scaling_factor=0.3611,
-            shift_factor=0.1159,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        )
-    return transformer.eval(), vae.eval()
+        return FluxTransformer2DModel(guidance_embeds=True).eval(), AutoencoderKL(**PUBLISHED).eval()
 
 
 @contextmanager
@@ -136,124 +209,239 @@ def plain(machine: Machine, transformer: Any, vae: Any, prompt: PromptEmbedding)
     return run
 
 
-def ours(machine: Machine, transformer: Any, vae: Any, prompt: PromptEmbedding, around: Any = None) -> Run:
-    """An image by our own loop."""
+def sampling(machine: Machine, transformer: Any, prompt: PromptEmbedding, around: Any = alone) -> Callable[[int], Any]:
+    """The latent of an image by our own loop."""
     channels = transformer.config.in_channels // 4
 
-    def run(steps: int) -> None:
+    def run(steps: int) -> Any:
         start = noise(machine.side, machine.side, 1, channels).to(machine.device)
-        branch = Branch(prompt) if around is None else Branch(prompt, around)
-        decode(vae, denoise(transformer, start, sigmas("simple", steps).tolist(), branch, GUIDANCE))
+        return denoise(transformer, start, sigmas("simple", steps).tolist(), Branch(prompt, around), GUIDANCE)
 
     return run
 
 
-def identity_of(machine: Machine, transformer: Any) -> tuple[list[PerceiverAttentionCA], IdentityCall]:
-    """PuLID's modules with random weights, and somebody to be seen."""
+def identity_of(machine: Machine, transformer: Any) -> IdentityCall:
+    """Attach PuLID with random weights; somebody to be seen."""
     widths = {"dim": transformer.inner_dim, "id_dim": 2048, "heads": 16, "head_dim": 128}
     if machine is SMALL:
         widths |= {"id_dim": 16, "heads": 2, "head_dim": 8}
     with made_there(machine):
-        attentions = [PerceiverAttentionCA(**widths).eval() for _ in sites(transformer)]
-        tokens = torch.randn(1, ID_TOKENS, widths["id_dim"])
-    return attentions, IdentityCall([Subject(tokens=tokens)])
+        attach(transformer, [PerceiverAttentionCA(**widths).eval() for _ in sites(transformer)])
+        return IdentityCall([Subject(tokens=torch.randn(1, ID_TOKENS, widths["id_dim"]))])
 
 
-def faster(transformer: Any, vae: Any, *, fp8: bool) -> None:
-    """This project's settings: the blocks compiled one by one, fused projections, the decoder channels last."""
-    transformer.fuse_qkv_projections()
-    vae.to(memory_format=torch.channels_last)
-    if fp8:
-        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, quantize_  # noqa: PLC0415 - optional
-
-        quantize_(transformer, Float8DynamicActivationFloat8WeightConfig())
-    transformer.compile_repeated_blocks(fullgraph=True, recompile_limit=32)
+def timed(machine: Machine, run: Callable[[], Any]) -> float:
+    """Seconds, until the device has done it."""
+    begin = perf_counter()
+    run()
+    if machine.device == "cuda":
+        torch.cuda.synchronize()
+    return perf_counter() - begin
 
 
-def taken(machine: Machine, run: Run, steps: int, repeats: int) -> Taken:
-    """The fastest of so many images."""
-    cuda = machine.device == "cuda"
-    if cuda:
+def measure_images(bench: Bench, way: Way, run: Run) -> None:
+    """Warm up, then the fastest of so many images for each number of steps, as long as there is time."""
+    few, aim, many = bench.machine.steps
+    way.ready_s = timed(bench.machine, lambda: run(WARM_STEPS))
+    bench.say(f"{way.name}: warm after {way.ready_s:.1f} s")
+    step_s = timed(bench.machine, lambda: run(WARM_STEPS)) / WARM_STEPS
+    for repeat in range(bench.repeats):
+        for steps in (aim, few, many):
+            what = f"{way.name}, {steps} steps" + (f", again ({repeat + 1})" if repeat else "")
+            if not bench.has_time_for(steps * step_s, what, again=repeat > 0):
+                continue
+            taken = timed(bench.machine, lambda steps=steps: run(steps))  # type: ignore[misc]
+            way.image_s[steps] = min(taken, way.image_s.get(steps, taken))
+            step_s = taken / steps
+            bench.say(f"{what}: {taken:.2f} s")
+
+
+def measure_pulid(bench: Bench, way: Way, without: Callable[[int], Any], seen: Callable[[int], Any]) -> None:
+    """What PuLID adds: runs with and without somebody to be seen, in turns."""
+    steps = bench.machine.steps[1]
+    if not bench.has_time_for(4 * steps * 2 * BF16_LIMIT_S + way.ready_s / 2, f"{way.name}, what PuLID adds"):
+        return
+    for run in (without, seen):
+        run(WARM_STEPS)
+    rounds = [[timed(bench.machine, lambda run=run: run(steps)) for run in (without, seen)] for _ in range(2)]  # type: ignore[misc]
+    least = [min(column) for column in zip(*rounds, strict=True)]
+    way.pulid = least[1] / least[0]
+    bench.say(f"{way.name}: {steps} steps {least[0]:.2f} s, with PuLID {least[1]:.2f} s")
+
+
+def measure_plain(bench: Bench, way: Way) -> None:
+    """Diffusers' pipeline."""
+    transformer, vae = models(bench.machine)
+    measure_images(bench, way, plain(bench.machine, transformer, vae, prompt_of(bench.machine, transformer)))
+
+
+def measure_unset(bench: Bench, way: Way) -> None:
+    """Our loop without any setting, for what PuLID adds to it."""
+    transformer, _ = models(bench.machine)
+    prompt = prompt_of(bench.machine, transformer)
+    call = identity_of(bench.machine, transformer)
+    measure_pulid(
+        bench,
+        way,
+        sampling(bench.machine, transformer, prompt),
+        sampling(bench.machine, transformer, prompt, call.around),
+    )
+
+
+def measure_ours(bench: Bench, way: Way, speed: Speed) -> None:
+    """Our loop with settings, and what PuLID adds to it then."""
+    transformer, vae = models(bench.machine)
+    prompt = prompt_of(bench.machine, transformer)
+    call = identity_of(bench.machine, transformer)
+    speed_up(transformer, vae, speed, bench.machine.compiler)
+    without = sampling(bench.machine, transformer, prompt)
+
+    def image(steps: int) -> None:
+        decode(vae, without(steps))
+
+    measure_images(bench, way, image)
+    measure_pulid(bench, way, without, sampling(bench.machine, transformer, prompt, call.around))
+
+
+def fastest_kernel(bench: Bench) -> Attention:
+    """Of the attention kernels that there are here, on tensors as large as the model's."""
+    tokens = bench.machine.text_tokens + (bench.machine.side // 16) ** 2
+    with made_there(bench.machine):
+        given = [torch.randn(1, tokens, 24, 128) for _ in range(3)]
+    found: dict[Attention, float] = {}
+    for kernel in bench.machine.kernels:
+        package = PACKAGES.get(kernel)
+        if package is not None and find_spec(package) is None:
+            continue
+        backend = AttentionBackendName(kernel)
+
+        def ten(backend: AttentionBackendName = backend) -> None:
+            with torch.no_grad():
+                for _ in range(10):
+                    dispatch_attention_fn(*given, backend=backend)
+
+        try:
+            ten()
+            found[kernel] = min(timed(bench.machine, ten) for _ in range(3)) / 10
+        except Exception as error:  # noqa: BLE001 - a kernel that cannot run here is one less to choose from
+            bench.note(f"Attention {kernel} cannot be had here: {first_line(error)}")
+            continue
+        bench.figures.append(Figure(f"attention by {kernel}", found[kernel] * 1000, "ms"))
+    return min(found, key=lambda kernel: found[kernel])
+
+
+def measure_product(bench: Bench) -> None:
+    """The rate of one large product: how the limit's 790 TFLOP/s stand on this machine, today."""
+    side = 8192 if bench.machine is FULL else 64
+    with made_there(bench.machine):
+        one, other = torch.randn(side, side), torch.randn(side, side)
+    one @ other
+    seconds = min(timed(bench.machine, lambda: one @ other) for _ in range(10))
+    bench.figures.append(
+        Figure(f"product of {side} x {side} in {bench.machine.dtype}", 2e-12 * side**3 / seconds, "TFLOP/s")
+    )
+
+
+def reported(bench: Bench) -> Iterator[Figure]:
+    """Seconds, memory and ratios of what has been measured; bounds on the machine that they are meant for."""
+    few, aim, many = bench.machine.steps
+    full, aimed = bench.machine is FULL, AIMED_AT in bench.device_name
+    limits = {OURS_FP8: FP8_LIMIT_S}
+    aims = {OURS: 3.3, OURS_FP8: 2.2} if aimed else {}
+    for way in bench.ways:
+        for steps in sorted(way.image_s):
+            yield Figure(f"{way.name}, an image of {steps} steps", way.image_s[steps], "s")
+        if few in way.image_s and many in way.image_s:
+            step_s = (way.image_s[many] - way.image_s[few]) / (many - few)
+            yield Figure(f"{way.name}, a step", step_s * 1000, "ms")
+            yield Figure(f"{way.name}, {aim} steps alone", step_s * aim, "s", aims.get(way.name))
+            if full:
+                yield Figure(f"{way.name}, of the arithmetic limit", limits.get(way.name, BF16_LIMIT_S) / step_s, "")
+        if way.pulid is not None:
+            bound = PULID_BOUND if aimed and way.name != OURS_FP8 else None
+            yield Figure(f"{way.name}, a step with PuLID / without", way.pulid, "", bound)
+        if way.ready_s:
+            yield Figure(f"{way.name}, the first image takes longer by", way.ready_s, "s")
+        if full:
+            yield Figure(f"{way.name}, peak memory", way.peak_gb, "GB")
+    by_name = {way.name: way.image_s for way in bench.ways}
+    for name in (OURS, OURS_FP8):
+        if aim in by_name.get(PLAIN, {}) and aim in by_name.get(name, {}):
+            times = by_name[PLAIN][aim] / by_name[name][aim]
+            bound = TIMES_BOUND if aimed and name == OURS_FP8 else None
+            yield Figure(f"an image of {aim} steps: {PLAIN} / {name}", times, "", bound, at_least=True)
+
+
+def first_line(error: Exception) -> str:
+    """What it says, short."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+
+
+def tried(bench: Bench, name: str, measure: Callable[[Bench, Way], None], to_come: int) -> bool:
+    """One way, whatever becomes of it; the device is as empty after it as before. Whether it went well."""
+    way, failed, bench.to_come = Way(name), False, to_come
+    bench.say(f"{name}: begins")
+    if bench.machine.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    seconds = []
-    for _ in range(repeats):
-        begin = perf_counter()
-        run(steps)
-        if cuda:
-            torch.cuda.synchronize()
-        seconds.append(perf_counter() - begin)
-    return Taken(min(seconds), torch.cuda.max_memory_allocated() / 1e9 if cuda else 0.0)
+    try:
+        measure(bench, way)
+    except Exception as error:  # noqa: BLE001 - one way that fails must not cost what the others have shown
+        bench.note(f"{name} failed. {first_line(error)}")
+        failed = True
+    if bench.machine.device == "cuda":
+        way.peak_gb = torch.cuda.max_memory_allocated() / 1e9
+    bench.ways.append(way)
+    torch._dynamo.reset()  # noqa: SLF001 - what was compiled is of no more use, and holds on to weights
+    gc.collect()
+    if bench.machine.device == "cuda":
+        torch.cuda.empty_cache()
+    bench.write()
+    return not failed
 
 
-def figures(machine: Machine, repeats: int, *, fp8: bool) -> Iterator[Figure]:
-    """All figures, the plain pipeline's first: compiling changes the model for good."""
-    transformer, vae = models(machine)
-    prompt = prompt_of(machine, transformer)
-    found: dict[str, dict[int, Taken]] = {}
-    ways: list[tuple[str, Callable[[], Run]]] = [
-        ("diffusers as it comes", lambda: plain(machine, transformer, vae, prompt)),
-        ("our loop, nothing set", lambda: ours(machine, transformer, vae, prompt)),
-    ]
-    for name, make in ways:
-        found[name] = measured(machine, make(), repeats)
-    attentions, call = identity_of(machine, transformer)
-    attachment = attach(transformer, attentions)
-    found["our loop with PuLID"] = measured(machine, ours(machine, transformer, vae, prompt, call.around), repeats)
-    attachment.detach()
-    best = "ours, fp8" if fp8 else "ours"
-    faster(transformer, vae, fp8=fp8)
-    found[best] = measured(machine, ours(machine, transformer, vae, prompt), repeats)
-    yield from reported(machine, found, best)
-
-
-def measured(machine: Machine, run: Run, repeats: int) -> dict[int, Taken]:
-    """A way of making an image, by number of steps. Once for warmth first."""
-    run(machine.steps[0])
-    return {steps: taken(machine, run, steps, repeats) for steps in machine.steps}
-
-
-def reported(machine: Machine, found: dict[str, dict[int, Taken]], best: str) -> Iterator[Figure]:
-    """Seconds, memory and ratios."""
-    least, most = machine.steps[0], machine.steps[-1]
-
-    def step_s(name: str) -> float:
-        by_steps = found[name]
-        return (by_steps[most].seconds - by_steps[least].seconds) / (most - least)
-
-    first = next(iter(found))
-    for name, by_steps in found.items():
-        for steps, one in by_steps.items():
-            yield Figure(f"{name}, an image of {steps} steps", one.seconds, "s")
-        yield Figure(f"{name}, a step", step_s(name) * 1000, "ms")
-        yield Figure(f"{name}, peak memory", max(one.peak_gb for one in by_steps.values()), "GB")
-        if machine is FULL:
-            yield Figure(f"{name}, of the arithmetic limit", STEP_TFLOP / BF16_TFLOPS / step_s(name), "")
-    with_one, without = step_s("our loop with PuLID"), step_s("our loop, nothing set")
-    yield Figure("PuLID: a step with / without", with_one / without, "", PULID_BOUND if machine is FULL else None)
-    times = found[first][most].seconds / found[best][most].seconds
-    yield Figure(f"an image of {most} steps: {first} / {best}", times, "")
+def measure_all(bench: Bench) -> None:
+    """What is to be compared first, in the order of what matters most."""
+    measure_product(bench)
+    settings = Speed(
+        fused_qkv=True,
+        channels_last_vae=True,
+        compiled_blocks=True,
+        attention=fastest_kernel(bench),
+    )
+    bench.note(f"Ours is {settings.identity()}.")
+    tried(bench, PLAIN, measure_plain, to_come=3)
+    if not tried(bench, OURS, lambda bench, way: measure_ours(bench, way, settings), to_come=2):
+        settings = settings.model_copy(update={"attention": None})
+        tried(bench, OURS, lambda bench, way: measure_ours(bench, way, settings), to_come=2)
+    if find_spec("torchao") is None:
+        bench.note("fp8 is left out: torchao is not installed.")
+    else:
+        kind = "weights_and_activations" if bench.machine is FULL else "weights"
+        narrow = settings.model_copy(update={"fp8": kind})
+        tried(bench, OURS_FP8, lambda bench, way: measure_ours(bench, way, narrow), to_come=0)
+    tried(bench, UNSET, measure_unset, to_come=0)
 
 
 def main(words: Sequence[str]) -> int:
     """0; 2 where there is no GPU and none was renounced."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu")
     parser.add_argument("--small", action="store_true", help="tiny models, any machine")
-    parser.add_argument("--fp8", action="store_true", help="fp8 weights and activations by torchao")
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="write the table here, too")
+    parser.add_argument("--repeats", type=int, default=2, help="of each image, the fastest counts")
+    parser.add_argument("--minutes", type=float, default=8.0, help="what would go beyond is left out")
+    parser.add_argument("--out", type=Path, help="write the table here, too, and as it grows")
     chosen = parser.parse_args(words)
     if not chosen.small and not torch.cuda.is_available():
         print("torch sees no CUDA device. Run it on a machine with a GPU, or give --small.", file=sys.stderr)
         return 2
-    machine = SMALL if chosen.small else FULL
-    where = "CPU, tiny models" if chosen.small else torch.cuda.get_device_name()
-    table = "\n".join(
-        [f"{where}, torch {torch.__version__}\n", HEADER]
-        + [figure.row() for figure in figures(machine, chosen.repeats, fp8=chosen.fp8)]
+    bench = Bench(
+        machine=SMALL if chosen.small else FULL,
+        repeats=chosen.repeats,
+        deadline=perf_counter() + 60 * chosen.minutes,
+        out=chosen.out,
+        device_name="CPU, tiny models: these seconds mean nothing" if chosen.small else torch.cuda.get_device_name(),
     )
-    print(table)
-    if chosen.out:
-        chosen.out.write_text(table + "\n", "utf-8")
+    measure_all(bench)
+    print(bench.write())
     return 0
 
 

@@ -5,11 +5,13 @@ Sources: diffusers' guides on attention backends, fused projections, regional co
 """
 
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any, Final
 
 import torch
 from diffusers import FirstBlockCacheConfig
 from diffusers.models.attention import AttentionModuleMixin
+from diffusers.models.attention_dispatch import attention_backend
 from torch import nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -53,7 +55,10 @@ def speed_up(transformer: Any, vae: Any, speed: Speed, compiler: str = "inductor
     if speed.fp8 is not None:
         _quantise(transformer, speed.fp8)
     if speed.attention is not None:
-        transformer.set_attention_backend(speed.attention)
+        with attention_backend(
+            "native"
+        ):  # which puts back what it found: the choice is this model's, not the process's
+            transformer.set_attention_backend(speed.attention)
     tile_from(vae, speed.vae_tiled_from_px)
     if speed.channels_last_vae:
         vae.to(memory_format=torch.channels_last)
@@ -62,7 +67,7 @@ def speed_up(transformer: Any, vae: Any, speed: Speed, compiler: str = "inductor
     if speed.compiled_blocks:
         # A cache decides, and offloading copies, in the midst of a block, which the graph must break for.
         unbroken = speed.first_block_cache is None and not offloaded
-        transformer.compile_repeated_blocks(fullgraph=unbroken, backend=compiler, recompile_limit=RECOMPILE_LIMIT)
+        transformer.compile_repeated_blocks(fullgraph=unbroken, backend=compiler, **_room_to_recompile())
 
 
 def check_takes_loras(transformer: Any) -> None:
@@ -176,6 +181,14 @@ def _quantise(transformer: Any, kind: Fp8) -> None:
         quantize_(
             blocks, config, lambda module, name: isinstance(module, nn.Linear) and not (narrow and ".norm" in name)
         )
+
+
+def _room_to_recompile() -> dict[str, int]:
+    """For this model, or, with a torch before 2.13, for the process."""
+    if "recompile_limit" in signature(torch.compile).parameters:
+        return {"recompile_limit": RECOMPILE_LIMIT}
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT  # noqa: SLF001
+    return {}
 
 
 def _is_offloaded(transformer: Any) -> bool:

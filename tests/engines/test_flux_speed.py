@@ -1,12 +1,12 @@
 """What makes FLUX faster leaves its pictures what they were but for rounding, or is told apart and says so."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models import attention_dispatch
 from pydantic import ValidationError
 from torch import Tensor, _dynamo, nn
 
@@ -22,6 +22,7 @@ from shared.flux.pulid.injection import attach, sites
 from shared.flux.speed import Fp8, Speed, check_fp8, check_takes_loras, speed_up
 from shared.flux.text import PromptEmbedding
 from shared.models.memory import Plan
+from shared.models.settings import flux_speed
 from tests.engines.flux_models import assert_same, predict, tiny
 
 SIGMAS = (1.0, 0.75, 0.5, 0.25, 0.0)
@@ -41,11 +42,8 @@ def vae() -> AutoencoderKL:
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    """Diffusers keeps the last backend for the models made after, the compiler what it compiled."""
+def _nothing_compiled() -> None:
     _dynamo.reset()
-    yield
-    tiny().reset_attention_backend()
 
 
 @pytest.mark.parametrize(
@@ -73,6 +71,12 @@ def test_a_vae_with_channels_innermost_decodes_the_same(vae: AutoencoderKL) -> N
         after = vae.decode(latent).sample
     assert vae.decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_a_kernel_is_one_models_choice_and_not_the_process_s(vae: AutoencoderKL) -> None:
+    before = attention_dispatch._AttentionBackendRegistry.get_active_backend()  # noqa: SLF001
+    speed_up(tiny(), vae, Speed(attention="_native_math"))
+    assert attention_dispatch._AttentionBackendRegistry.get_active_backend() == before  # noqa: SLF001
 
 
 def test_a_kernel_that_is_not_installed_is_named(vae: AutoencoderKL) -> None:
@@ -314,3 +318,44 @@ def test_brought_block_by_block_it_may_be_compiled(vae: AutoencoderKL) -> None:
     settle(transformer, Plan.GROUP_OFFLOAD, "cpu")
     speed_up(transformer, vae, Speed(attention="native", compiled_blocks=True), compiler="eager")
     assert_same(predict(transformer), predict(plain))
+
+
+# Settings
+
+
+def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"COMPILED_BLOCKS": "true", "FP8": "weights", "FIRST_BLOCK_CACHE": "0.12"}.items():
+        monkeypatch.setenv(f"DOCTORGEN_FLUX__{name}", value)
+    assert flux_speed() == Speed(compiled_blocks=True, fp8="weights", first_block_cache=0.12)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FP8", "yes"),
+        ("FIRST_BLOCK_CACHE", "0"),
+        ("VAE_TILED_FROM_PX", "10"),
+        ("ATTENTION", "sage"),
+        ("FUSED", "true"),
+    ],
+)
+def test_a_wrong_one_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"DOCTORGEN_FLUX__{name}", value)
+    with pytest.raises(InvalidInput, match=name.lower()):
+        flux_speed()
+
+
+@pytest.mark.parametrize("other", [{"fused_qkv": True}, {"fp8": "weights"}, {"first_block_cache": 0.1}])
+def test_what_needs_the_whole_model_is_refused_beside_group_offload(other: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=f"{next(iter(other))} needs the whole transformer on the device"):
+        Speed.model_validate({"group_offload": True} | other)
+
+
+def test_only_what_changes_bytes_is_part_of_the_address() -> None:
+    """With nothing set the address is what it was before there were settings."""
+    assert Speed(group_offload=True).identity() == ""
+    assert Speed().digests("flux") == {}
+    one, other = Speed(fp8="weights", fused_qkv=True), Speed(fused_qkv=True)
+    assert one.identity() == "fp8=weights fused_qkv=True"
+    assert one.digests("flux").keys() == {"flux/settings"}
+    assert one.digests("flux") != other.digests("flux")
