@@ -37,6 +37,9 @@ MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION: Final = (0.26862954, 0.26130258, 0.27577711)
 """Of red, green and blue, 0 to 1, in the pictures that CLIP was trained on."""
 
+SEEING: Final = ("vision_model.", "visual_projection.")
+"""What the vision encoder's names begin with in a file that may hold the whole of CLIP."""
+
 STYLE: Final = "ip_hidden_states"
 """The argument that blocks hand to their attention. Under diffusers' name blocks that know none pass over it."""
 
@@ -148,18 +151,20 @@ def load_encoder(folder: Path, dtype: torch.dtype = torch.float16, device: str |
     """Read CLIP's vision encoder from a folder in transformers' layout, which may hold the text encoder as well.
 
     Raises:
-        Permanent: the folder has no configuration or no safetensors, or tensors are missing or of another shape.
+        Permanent: configuration or weights cannot be read, or tensors are missing or of another shape.
     """
-    _config(folder)
-    try:
-        encoder, found = CLIPVisionModelWithProjection.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, RuntimeError) as error:
-        raise Permanent(f"{folder}: the image encoder cannot be read ({error}). Fetch it again.") from error
-    faults = [*map(str, found["missing_keys"]), *map(str, found["mismatched_keys"])]
-    if faults:
-        raise Permanent(f"{folder} is no CLIP vision encoder: without {', '.join(sorted(faults)[:8])}. {MEND}")
+    config, path = _config(folder), folder / "model.safetensors"
+    found = {
+        name: shape
+        for name, shape in shapes(path).items()
+        if name.startswith(SEEING) and not name.endswith("position_ids")  # which are counted, not learnt
+    }
+    with torch.device("meta"):
+        empty = CLIPVisionModelWithProjection(config)
+    check_layout(str(path), found, {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()})
+    encoder = CLIPVisionModelWithProjection.from_pretrained(
+        None, config=config, state_dict=tensors(path, found, dtype, "cpu"), dtype=dtype
+    )
     return encoder.to(device).eval().requires_grad_(False)
 
 
@@ -243,9 +248,9 @@ def show_styles(transformer: Any) -> None:
         InvalidInput: something other than diffusers' own processors is in place.
     """
     processors = [block.attn.processor for block in transformer.transformer_blocks]
-    strangers = {type(one).__name__ for one in processors} - {FluxAttnProcessor.__name__, StyleProcessor.__name__}
+    strangers = {type(one) for one in processors} - {FluxAttnProcessor, StyleProcessor}
     if strangers:
-        said = f"has the attention processors {', '.join(sorted(strangers))}"
+        said = f"has the attention processors {', '.join(sorted(one.__name__ for one in strangers))}"
         raise InvalidInput("transformer", said, "Give one as diffusers loads it.")
     for number, (block, before) in enumerate(zip(transformer.transformer_blocks, processors, strict=True)):
         if not isinstance(before, StyleProcessor):
@@ -323,9 +328,13 @@ def _sizes(path: Path, found: Mapping[str, tuple[int, ...]]) -> Sizes:
 
 def _config(folder: Path) -> Any:
     """The vision encoder's architecture, of its own `config.json` or of the whole CLIP's."""
-    if not (folder / "config.json").is_file():
-        raise Permanent(f"{folder / 'config.json'} is missing. Fetch the image encoder that the IP-Adapter needs.")
-    return CLIPVisionConfig.from_pretrained(folder, local_files_only=True)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise Permanent(f"{path} is missing. Fetch the image encoder that the IP-Adapter needs.")
+    try:
+        return CLIPVisionConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise Permanent(f"{path} cannot be understood ({error}). Fetch it again.") from error
 
 
 def _bytes(empty: nn.Module, dtype: torch.dtype) -> int:

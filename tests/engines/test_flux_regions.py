@@ -23,7 +23,7 @@ from shared.flux.text import PromptEmbedding
 WIDE, HIGH = 128, 64
 LEFT, RIGHT = Region(0, 0, 0.5, 1), Region(0.5, 0, 1, 1)
 ID_WIDTH = 24
-SIDES = st.integers(1, 24).map(lambda tokens: 16 * tokens)
+SIDES = st.integers(1, 12).map(lambda tokens: 16 * tokens)
 
 
 @st.composite
@@ -246,6 +246,6 @@ def _paint(transformer: Any, people: list[PulidIdentity]) -> Tensor:
         around: Around = IdentityCall(_subjects(people, places, tokens=tokens)).around if people else alone
         return Branch(words, around)
 
-    sigmas = schedule("simple", 2).tolist()
+    sigmas = schedule("simple", 1).tolist()
     away = Away(branch(2, "uncond"), 2.0)
     return denoise(transformer, noise(WIDE, HIGH, 7), sigmas, branch(1, "id"), 3.5, away)
