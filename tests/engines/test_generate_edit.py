@@ -113,69 +113,68 @@ def record(*faces: FaceMeasure, best: int = 0) -> bytes:
     return IdentityRecord(faces=faces, best=best, embedding=(0.0,) * 128, encoder="test").to_json()
 
 
+Made = Callable[..., bytes]
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path, budget: Residency) -> Made:
+    """The picture of a work of that engine with these parameters, painted once. `budget` is in force then."""
+
+    @cache
+    def paint(name: str, **params: Any) -> bytes:
+        return data(engine(folder, name).run(work(name, **params)))
+
+    return paint
+
+
 @each
-def test_same_work_same_bytes_whatever_ran_before(folder: Path, name: str) -> None:
+def test_same_work_same_bytes_whatever_ran_before(folder: Path, made: Made, name: str) -> None:
     """Neither another job of the same engine nor the process's own random numbers leave a trace."""
+    first = made(name)
     one = engine(folder, name)
-    first = data(one.run(work(name)))
-    one.run(work(name, prompt="a cat", seed=8, width=96))
+    one.run(work(name, prompt="a cat", seed=8, width=96, steps=1))
     torch.manual_seed(99)
-    assert data(engine(folder, name).run(work(name))) == first
+    assert data(one.run(work(name))) == first
 
 
 @each
-def test_seed_prompt_instruction_photo_and_steps_each_change_the_picture(folder: Path, name: str) -> None:
-    one = engine(folder, name)
-    changes: list[dict[str, Any]] = [
-        {},
-        {"seed": 8},
-        {"prompt": "at sea"},
-        {"instruction": "Draw"},
-        {"photos": (photo(1),)},
-        {"steps": 3},
-    ]
-    made = {data(one.run(work(name, **change))) for change in changes}
-    assert len(made) == len(changes)
+def test_seed_prompt_and_photo_each_change_the_picture(made: Made, name: str) -> None:
+    changes: list[dict[str, Any]] = [{}, {"seed": 8}, {"prompt": "at sea"}, {"photos": (photo(1),)}]
+    assert len({made(name, **change) for change in changes}) == len(changes)
+
+
+def test_the_instruction_and_the_number_of_steps_change_the_picture(made: Made) -> None:
+    assert len({made("qwen"), made("qwen", instruction="Draw"), made("qwen", steps=3)}) == 3
 
 
 @each
-@pytest.mark.parametrize(("width", "height"), [(128, 80), (80, 128)])
-def test_the_picture_has_the_size_asked_for_whatever_the_photos(
-    folder: Path, name: str, width: int, height: int
-) -> None:
-    made = engine(folder, name).run(work(name, width=width, height=height, steps=1, photos=(photo(0, 96, 160),)))
-    assert picture(made).shape == (height, width, 3)
-    assert made.facts["painted"] == [width, height]
+def test_the_picture_has_the_size_asked_for_whatever_the_photos(folder: Path, name: str) -> None:
+    outcome = engine(folder, name).run(work(name, width=80, height=128, steps=1, photos=(photo(0, 96, 160),)))
+    assert picture(outcome).shape == (128, 80, 3)
+    assert outcome.facts["painted"] == [80, 128]
 
 
 @pytest.mark.parametrize(("name", "most"), [("klein", 4), ("qwen", 3), ("kontext", 1)])
-def test_as_many_photos_are_shown_as_the_pipeline_takes(folder: Path, name: str, most: int) -> None:
-    one, photos = engine(folder, name), tuple(photo(seed) for seed in range(5))
-    made = one.run(work(name, steps=1, photos=photos))
-    assert made.facts == {
+def test_as_many_photos_are_shown_as_the_pipeline_takes(folder: Path, made: Made, name: str, most: int) -> None:
+    """The last of them is seen, too, and one more is not."""
+    photos = tuple(photo(seed) for seed in range(5))
+    outcome = engine(folder, name).run(work(name, photos=photos))
+    assert outcome.facts == {
         "pipeline": KINDS[name].editor.pipeline,
         "photos_shown": list(range(most)),
         "painted": [64, 64],
     }
-    assert data(one.run(work(name, steps=1, photos=photos[:most]))) == data(made)
-    changed = (*photos[: most - 1], photo(9))
-    assert data(one.run(work(name, steps=1, photos=changed))) != data(made), "the last one is seen, too"
+    assert data(outcome) == made(name, photos=photos[:most]) != made(name, photos=(*photos[: most - 1], photo(1)))
 
 
 @pytest.mark.parametrize("name", ["kontext", "qwen"])
-def test_the_negative_prompt_acts_with_true_guidance_only(folder: Path, name: str) -> None:
-    one = engine(folder, name)
-
-    def made(**params: Any) -> bytes:
-        return data(one.run(work(name, **params)))
-
-    assert made(cfg=1.0, negative_prompt="blur") == made(cfg=1.0)
-    assert len({made(cfg=1.0), made(cfg=4.0), made(cfg=4.0, negative_prompt="blur")}) == 3
+def test_the_negative_prompt_acts_with_true_guidance_only(made: Made, name: str) -> None:
+    assert made(name, cfg=1.0, negative_prompt="blur") == made(name, cfg=1.0)
+    assert len({made(name, cfg=1.0), made(name, cfg=4.0), made(name, cfg=4.0, negative_prompt="blur")}) == 3
 
 
-def test_kontext_is_told_its_distilled_guidance(folder: Path) -> None:
-    one = engine(folder, "kontext")
-    assert data(one.run(work("kontext", guidance=9.0))) != data(one.run(work("kontext")))
+def test_kontext_is_told_its_distilled_guidance(made: Made) -> None:
+    assert made("kontext", guidance=9.0) != made("kontext")
 
 
 def test_distilled_weights_are_not_asked_for_true_guidance(folder: Path) -> None:
@@ -187,17 +186,14 @@ def test_distilled_weights_are_not_asked_for_true_guidance(folder: Path) -> None
 def test_weights_that_are_not_distilled_take_true_guidance(tmp_path: Path) -> None:
     tiny_edit.write(lambda: tiny_edit.klein(distilled=False), tmp_path / "klein")
     one = engine(tmp_path, "klein")
-    assert data(one.run(work("klein", cfg=3.0))) != data(one.run(work("klein")))
+    assert data(one.run(work("klein", steps=1, cfg=3.0))) != data(one.run(work("klein", steps=1)))
 
 
 @each
-def test_progress_rises_step_by_step_and_a_cancelled_job_goes_no_further(folder: Path, name: str) -> None:
+def test_progress_rises_step_by_step_and_a_cancelled_job_goes_no_further(folder: Path, made: Made, name: str) -> None:
     """And leaves nothing behind that the next job would see."""
     told: list[float] = []
-    one, asked = engine(folder, name), work(name, steps=3)
-    before = data(one.run(Work(asked.params, asked.inputs, 7, told.append)))
-    assert told == pytest.approx([0.05, 0.35, 0.65, 0.95])
-    told.clear()
+    one, asked, before = engine(folder, name), work(name), made(name)
 
     def cancel(share: float) -> None:
         told.append(share)
@@ -207,15 +203,18 @@ def test_progress_rises_step_by_step_and_a_cancelled_job_goes_no_further(folder:
     with pytest.raises(Cancelled):
         one.run(Work(asked.params, asked.inputs, 7, cancel))
     assert len(told) == 2
-    assert data(one.run(asked)) == before
+    told.clear()
+    assert data(one.run(Work(asked.params, asked.inputs, 7, told.append))) == before
+    assert told == pytest.approx([0.05, 0.5, 0.95])
 
 
 def test_two_engines_share_one_copy_of_the_weights_and_give_it_back(folder: Path) -> None:
     with use_residency(Residency(Budget(10**9, 10**9))) as ours:
         assert residency() is ours
         for _ in range(2):
-            engine(folder, "klein").run(work("klein", steps=1))
+            engine(folder, "qwen").run(work("qwen", steps=1))
         assert ours.figures().loads == 1
+        assert ours.on_device() == engine(folder, "qwen").resident_keys(work("qwen").params)
         assert ours.drop_idle() == 1
 
 
@@ -246,30 +245,30 @@ def test_a_model_of_another_kind_is_refused(folder: Path) -> None:
         engine(folder, "klein").run(work("klein", model="kontext"))
 
 
-def broken(tmp_path: Path, spoil: Callable[[Any], object]) -> EditGenerate:
+def broken(tmp_path: Path, name: str, spoil: Callable[[Any], object] = lambda _: None) -> EditGenerate:
     def make() -> Any:
-        pipeline = tiny_edit.klein()
+        pipeline = KINDS[name].make()
         spoil(pipeline)
         return pipeline
 
-    tiny_edit.write(make, tmp_path / "klein")
-    return engine(tmp_path, "klein")
+    tiny_edit.write(make, tmp_path / name)
+    return engine(tmp_path, name)
 
 
 @torch.no_grad()
 def test_a_picture_that_is_none_is_no_result(tmp_path: Path) -> None:
     """Values that are no numbers would be shown as black."""
-    one = broken(tmp_path / "a", lambda made: made.vae.decoder.conv_out.bias.fill_(torch.nan))
+    one = broken(tmp_path / "a", "kontext", lambda made: made.vae.decoder.conv_out.bias.fill_(torch.nan))
     with pytest.raises(Permanent, match=r"are no finite numbers. Check the weights: `doctorgen models verify"):
-        one.run(work("klein", steps=1))
-    one = broken(tmp_path / "b", lambda made: made.vae.decoder.conv_out.weight.zero_())
+        one.run(work("kontext", steps=1))
+    one = broken(tmp_path / "b", "kontext", lambda made: made.vae.decoder.conv_out.weight.zero_())
     with pytest.raises(Permanent, match="one flat colour"):
-        one.run(work("klein", steps=1))
+        one.run(work("kontext", steps=1))
 
 
 @pytest.mark.parametrize("part", ["transformer", "text_encoder"])
 def test_weights_with_a_tensor_missing_are_refused_and_not_filled_up_at_random(tmp_path: Path, part: str) -> None:
-    one = broken(tmp_path, lambda _: None)
+    one = broken(tmp_path, "klein")
     (file,) = (tmp_path / "klein" / part).glob("*.safetensors")
     weights = load_file(file)
     lost = max(name for name in weights if name.endswith("weight"))
@@ -279,7 +278,7 @@ def test_weights_with_a_tensor_missing_are_refused_and_not_filled_up_at_random(t
 
 
 def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:
-    one = broken(tmp_path, lambda _: None)
+    one = broken(tmp_path, "klein")
     (file,) = (tmp_path / "klein" / "transformer").glob("*.safetensors")
     file.rename(file.with_suffix(".bin"))
     with pytest.raises(Permanent, match=r"cannot be read as a Flux2KleinPipeline.*`doctorgen models download klein`"):
@@ -330,8 +329,9 @@ def test_the_stage_builds_each_engine_from_the_settings(
     spec = operation.engines[name]
     params = spec.parse({"model": name, "width": 64, "height": 64, "steps": 1}, "params")
     assert isinstance(params, KINDS[name].params)
-    asked = work(name)
-    assert picture(spec.build().run(Work[Params](params, asked.inputs, 7))).shape == (64, 64, 3)
+    built = spec.build()
+    assert built.models(params) == engine(folder, name).models(params)
+    assert picture(built.run(Work[Params](params, work(name).inputs, 7))).shape == (64, 64, 3)
     assert KINDS[name].editor.place in load_models()[KINDS[name].model].default_for
 
 

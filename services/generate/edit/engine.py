@@ -1,6 +1,7 @@
 """The GPU engines of generate.text_to_image that see the subject: Kontext, FLUX.2 klein and Qwen-Image-Edit."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from services.generate.edit.pipeline import described, find, resident
 from services.generate.edit.references import references
 from services.generate.stage import EXTRA, EditParams
 from shared.contracts.errors import InvalidInput, Permanent
+from shared.flux.parts import proper_name
 from shared.models.catalogue import load_models
 from shared.models.device import require_device, torch_facts, wanted_device
 from shared.models.process import residency
@@ -51,7 +53,7 @@ class EditGenerate:
             Permanent: a model of the catalogue is not there, or was never pinned.
         """
         known = load_models().named(params.model)
-        name = params.model if known is None else known.name
+        name = proper_name(params.model)
         if name not in self._digests:
             shelf = Shelf(self._folder)
             digest = shelf.own_digest(name) if known is None else shelf.digest(known)
@@ -59,6 +61,10 @@ class EditGenerate:
                 return {}
             self._digests[name] = digest
         return {name: self._digests[name]}
+
+    def resident_keys(self, params: EditParams) -> AbstractSet[str]:
+        """The pipeline, whole."""
+        return frozenset({self._key(params.model)})
 
     def run(self, work: Work[EditParams]) -> Outcome:
         """Outputs `image`.
@@ -76,7 +82,7 @@ class EditGenerate:
                 "cfg", f"{params.cfg}, and {params.model} is distilled: it takes no true guidance", "Leave it at 1."
             )
         require_device(self._device, torch_facts())
-        key = f"{folder} {self._editor.pipeline} {self._dtype}"
+        key = self._key(params.model)
         with residency().use(key, lambda: resident(folder, self._editor, self._dtype, self._device)) as whole:
             work.progress(_SHOWN_FROM)
             picture = self._paint(whole.pipeline, work, [PIL.Image.fromarray(one.picture) for one in shown])
@@ -86,6 +92,9 @@ class EditGenerate:
             "painted": [picture.shape[1], picture.shape[0]],
         }
         return Outcome({"image": image_output(picture, "intermediate")}, facts)
+
+    def _key(self, model: str) -> str:
+        return f"{self._folder / proper_name(model)} {self._editor.pipeline} {self._dtype}"
 
     def _paint(self, pipeline: Any, work: Work[EditParams], photos: list[PIL.Image.Image]) -> Image:
         """The noise is drawn on the CPU, wherever the pipeline computes, so that a seed means the same everywhere."""

@@ -15,13 +15,11 @@ from torch import nn
 from services.generate.edit.editors import Editor
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.fp8 import stored_shapes
+from shared.flux.parts import INDEX, proper_name
 from shared.flux.residents import ModuleResident
 from shared.models.catalogue import load_models
 from shared.models.shelf import Shelf
 from shared.worker.errors import classify
-
-INDEX = "model_index.json"
-"""What makes a folder a model in diffusers' layout."""
 
 _BESIDE_WEIGHTS = 1 / 64
 _BESIDE_WEIGHTS_BYTES = 32 * 10**6
@@ -67,7 +65,7 @@ def find(folder: Path, model: str, editor: Editor) -> Path:
                 f"Name {' or '.join(fitting)}, or a folder of your own with a {editor.pipeline}.",
             )
         Shelf(folder).require(known)
-    own = folder / (model if known is None else known.name)
+    own = folder / proper_name(model)
     if not (own / INDEX).is_file():
         raise Permanent(
             f"{own / INDEX} is missing. `doctorgen models download {model}` brings the weights of a model in the "
