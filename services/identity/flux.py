@@ -5,6 +5,7 @@ aligned by antelopev2's own key points and not by those of a second detector, wh
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from services.identity.antelope import AntelopeFace
 from services.identity.crop512 import crop512
 from services.identity.five_points import detail, head_pose, level
 from services.identity.measure import Looks, quality, refuse_unusable
-from services.identity.networks import Encoders, Place, borrowed, place_of
+from services.identity.networks import Encoders, Place, borrowed, keys_of, place_of
 from services.identity.parsing import grey_on_white, parse
 from services.identity.picks import picks_of
 from services.identity.stage import FluxEncodeParams
@@ -35,7 +36,8 @@ from shared.vision.codec import Image, decode
 from shared.vision.output import image_output
 from shared.worker.operation import Outcome, Output, Work
 
-MEDIA_TYPE = "application/x-safetensors"
+MEDIA_TYPE = "application/octet-stream"
+"""Of the identity: the store knows no more exact one for safetensors."""
 
 LONGEST_PX = 1024
 """Larger photos are reduced first, as for PuLID's training."""
@@ -76,6 +78,10 @@ class FluxEncoder:
             Permanent: a file is missing, damaged or of unknown digest; says what would help.
         """
         return self._place(params).digests
+
+    def resident_keys(self, params: FluxEncodeParams) -> AbstractSet[str]:
+        """All four networks."""
+        return keys_of(self._place(params), self._device)
 
     def run(self, work: Work[FluxEncodeParams]) -> Outcome:
         """Outputs `identity` (a PulidIdentity) and `face` (the best photo's face, upright, 512 x 512, PNG).

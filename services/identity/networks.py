@@ -116,6 +116,13 @@ def _with_antelope(shelf: Shelf, place: Place) -> Place:
     return replace(place, faces=faces, names={**place.names, "arcface": PACK}, digests={**place.digests, **digests})
 
 
+def keys_of(place: Place, device: str) -> frozenset[str]:
+    """What `borrowed` borrows, as the Residency names it."""
+    dtype = _precision(device)
+    files = ((place.parser, torch.float32), (place.tower, dtype), (place.pulid, dtype))
+    return frozenset({_faces_key(place, device), *(_key(path, kind, device) for path, kind in files)})
+
+
 @contextmanager
 def borrowed(place: Place, device: str, residency: Residency) -> Iterator[Encoders]:
     """The networks on the device until the block ends: in bf16 on a GPU and in fp32 on a CPU, the parser in fp32.
@@ -124,21 +131,21 @@ def borrowed(place: Place, device: str, residency: Residency) -> Iterator[Encode
         Permanent: a file is missing, or is not what it should be.
         ResourceExhausted: they do not fit.
     """
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    dtype = _precision(device)
     index = place.index
     with ExitStack() as stack:
 
         def borrow(path: Path, kind: torch.dtype, read: Callable[[], Module], empty: Callable[[], nn.Module]) -> Module:
-            name = f"{path} in {kind}"
-            return stack.enter_context(
-                residency.use(f"{name} on {device}", lambda: ModuleResident(name, read, size_of(empty, kind), device))
-            )
+            def resident() -> Resident[Module]:
+                return ModuleResident(f"{path} in {kind}", read, size_of(empty, kind), device)
+
+            return stack.enter_context(residency.use(_key(path, kind, device), resident))
 
         def antelope() -> Resident[Antelope]:
             return AntelopeResident(place.faces, device)
 
         yield Encoders(
-            faces=stack.enter_context(residency.use(f"{place.faces} on {device}", antelope)),
+            faces=stack.enter_context(residency.use(_faces_key(place, device), antelope)),
             parser=borrow(
                 place.parser,
                 torch.float32,
@@ -158,6 +165,18 @@ def borrowed(place: Place, device: str, residency: Residency) -> Iterator[Encode
                 lambda: IDFormer(**index.idformer.model_dump()),
             ),
         )
+
+
+def _precision(device: str) -> torch.dtype:
+    return torch.float32 if device == "cpu" else torch.bfloat16
+
+
+def _key(path: Path, kind: torch.dtype, device: str) -> str:
+    return f"{path} in {kind} on {device}"
+
+
+def _faces_key(place: Place, device: str) -> str:
+    return f"{place.faces} on {device}"
 
 
 def size_of(empty: Callable[[], nn.Module], dtype: torch.dtype) -> int:

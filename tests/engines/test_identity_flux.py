@@ -34,6 +34,7 @@ from shared.models.process import residency, use_residency
 from shared.models.residency import Budget, Residency
 from shared.models.shelf import Shelf
 from shared.storage.digest import sha256
+from shared.storage.layout import EXTENSIONS
 from shared.vision.codec import Image, decode
 from shared.worker.operation import Outcome, Work
 from tests.engines.synthetic_antelope import (
@@ -160,6 +161,7 @@ def test_the_face_is_the_aligned_one_in_colour(alone: Outcome) -> None:
 def test_the_outputs_are_the_subject_s(alone: Outcome) -> None:
     """Kind decides how long an artifact is kept."""
     assert {one.kind for one in alone.outputs.values()} == {"identity"}
+    assert {one.media_type for one in alone.outputs.values()} <= EXTENSIONS.keys(), "the store takes no others"
 
 
 def test_the_same_photos_give_the_same_bytes(engine: FluxEncoder, alone: Outcome) -> None:
@@ -395,6 +397,7 @@ def test_nothing_is_opened_before_a_step_and_nothing_twice(shelf: Shelf) -> None
         assert engine.models(params()) == {OWN: shelf.own_digest(OWN)}
         assert fresh.figures().loads == 0
         first = encode(engine, photo)
+        assert fresh.on_device() == engine.resident_keys(params())
         assert (fresh.figures().loads, fresh.drop_idle()) == (4, 4)
         assert encode(engine, photo) == first
         assert encode(engine, photo) == first
