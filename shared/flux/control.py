@@ -8,185 +8,44 @@ Sources: L. Zhang, A. Rao, M. Agrawala, "Adding Conditional Control to Text-to-I
 `FluxControlNetModel`, `FluxMultiControlNetModel` and `FluxControlNetPipeline` (0.42).
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
-from diffusers import FluxControlNetModel
 from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig, SeaCacheConfig
 from diffusers.hooks.first_block_cache import _FBC_LEADER_BLOCK_HOOK
 from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK
 from torch import Tensor
 
-from shared.contracts.errors import InvalidInput, Permanent
-from shared.flux.decode import encode
+from shared.contracts.errors import InvalidInput
+from shared.flux.decode import TILED_FROM_PIXELS, encode
 from shared.flux.denoise import Call
-from shared.flux.fp8 import read_weights, stored_shapes
 from shared.flux.latents import pack
-from shared.flux.loading import CONFIG, _compare, _shards, _some, stored_bytes
-from shared.flux.residents import ModuleResident
 from shared.flux.scheduler import unrounded
 from shared.vision.codec import Image
-
-ROPE: Final = (16, 56, 56)
-"""How FLUX.1 shares an attention head's 128 channels among the axes of a position; no file says it."""
-
-UNION_MODES: Final[Mapping[str, int]] = {"canny": 0, "scribble": 0, "depth": 2, "openpose": 4}
-"""The mode of each kind of drawing in models that embed one (InstantX Union, Shakker-Labs Union-Pro). They know no
-scribbles; their edges come nearest. Modes 1, 3, 5 and 6 are tile, blur, gray and low quality."""
-
-KINDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "flux-controlnet-union-pro-2.0": ("canny", "openpose", "depth", "scribble"),
-}
-"""What the catalogue's models without modes were trained for. Union-Pro 2.0: canny, soft edge, depth, pose and gray;
-a scribble is read as soft edges."""
-
-
-# Which
-
-
-def mode_for(model: str, kind: str, net: Any) -> int | None:
-    """The mode that a model is to be told for a kind of drawing; None where it embeds no mode.
-
-    Args:
-        model: its name. A model that is not in the catalogue is its owner's affair: it takes any kind.
-        kind: canny, openpose, depth, scribble or seg.
-        net: the model, a `FluxControlNetModel`.
-
-    Raises:
-        InvalidInput: it was not trained for that kind.
-    """
-    modes = net.config.num_mode
-    known = KINDS.get(model) if modes is None else [one for one, mode in UNION_MODES.items() if mode < modes]
-    if known is not None and kind not in known:
-        raise InvalidInput(
-            "controls",
-            f"{model} was not trained for '{kind}', it knows {', '.join(known)}",
-            "Choose one of these, or name a ControlNet of your own that was trained for it.",
-        )
-    return None if modes is None else UNION_MODES[kind]
-
-
-# Loading
-
-
-def load_control(
-    path: Path, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu", rope: Sequence[int] = ROPE
-) -> Any:
-    """A `FluxControlNetModel` ready to infer.
-
-    Args:
-        path: a folder in diffusers' layout, or a `.safetensors` file with diffusers' names, whose architecture is then
-            read off its tensors; so is that of a folder with no config.
-        dtype: of the weights in memory; fp8 is widened to it.
-        device: where they are to lie.
-        rope: of a file, the channels for each axis of a position.
-
-    Raises:
-        Permanent: it is no ControlNet for FLUX, tensors are missing or too many, or a file cannot be read.
-    """
-    files = _shards(path) if path.is_dir() else [path]
-    shapes = stored_shapes(files)
-    config = _config_of(path) if (path / CONFIG).is_file() else _config_for(path, shapes, rope)
-    with torch.device("meta"):
-        net: Any = FluxControlNetModel.from_config(config)
-    _complain(path, set(net.state_dict()), set(shapes))
-    _compare(path, net, shapes)
-    net.load_state_dict(read_weights(files, dtype, device), assign=True)
-    return net.eval().requires_grad_(requires_grad=False)
-
-
-def control_resident(path: Path, dtype: torch.dtype, device: torch.device | str) -> ModuleResident[Any]:
-    """A ControlNet as a `shared.models.residency.Resident`; the arguments are those of `load_control`.
-
-    Raises:
-        Permanent: there is no file, or it cannot be read; what else is wrong is said when it is loaded.
-    """
-    size = stored_bytes(path, dtype)
-    return ModuleResident(f"ControlNet {path.name}", lambda: load_control(path, dtype), size, device)
-
-
-def _config_of(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-    if config.get("_class_name") != "FluxControlNetModel":
-        raise Permanent(
-            f"{folder} holds a {config.get('_class_name')}, not a FluxControlNetModel. Name a ControlNet for FLUX.1."
-        )
-    if "quantization_config" in config:
-        method = config["quantization_config"].get("quant_method")
-        raise Permanent(f"{folder} is quantised by {method}. Use the version in bf16 or a single file in fp8.")
-    return config
-
-
-def _config_for(path: Path, shapes: Mapping[str, tuple[int, ...]], rope: Sequence[int]) -> dict[str, Any]:
-    """The architecture, read off the tensors.
-
-    Raises:
-        Permanent: those that say it are not there, or it is not FLUX's.
-    """
-    telling = ("x_embedder.weight", "context_embedder.weight", "time_text_embed.text_embedder.linear_1.weight",
-               "transformer_blocks.0.attn.norm_q.weight")  # fmt: skip
-    _complain(path, set(telling), set(shapes) & set(telling))
-    (width, channels), (_, words), (_, pooled), (head,) = (shapes[name] for name in telling)
-    hint = shapes.get("input_hint_block.conv_out.weight", (None,))[0]
-    if sum(rope) != head:
-        raise Permanent(f"{path.name} is of another architecture: heads of {head} channels, FLUX.1 has {sum(rope)}.")
-    return {
-        "patch_size": 1 if hint is None else math.isqrt(channels // hint),
-        "in_channels": channels,
-        "num_layers": _blocks(shapes, "transformer_blocks"),
-        "num_single_layers": _blocks(shapes, "single_transformer_blocks"),
-        "attention_head_dim": head,
-        "num_attention_heads": width // head,
-        "joint_attention_dim": words,
-        "pooled_projection_dim": pooled,
-        "guidance_embeds": any(name.startswith("time_text_embed.guidance_embedder.") for name in shapes),
-        "axes_dims_rope": tuple(rope),
-        "num_mode": shapes.get("controlnet_mode_embedder.weight", (None,))[0],
-        "conditioning_embedding_channels": hint,
-    }
-
-
-def _blocks(shapes: Mapping[str, tuple[int, ...]], kind: str) -> int:
-    return len({name.split(".")[1] for name in shapes if name.startswith(f"{kind}.")})
-
-
-def _complain(path: Path, expected: set[str], found: set[str]) -> None:
-    said = [
-        f"{len(names)} tensors {are}: {_some(sorted(names))}."
-        for are, names in (("are missing", expected - found), ("are not expected", found - expected))
-        if names
-    ]
-    if said:
-        raise Permanent(
-            f"{path.name} is not the ControlNet for FLUX.1 it should be. {' '.join(said)} Fetch it again, or name one "
-            "in diffusers' layout."
-        )
-
 
 # Drawings
 
 
 @torch.no_grad()
-def condition(net: Any, vae: Any, picture: Image) -> Tensor:
+def condition(net: Any, vae: Any, picture: Image, tiled_from: int = TILED_FROM_PIXELS) -> Tensor:
     """What a ControlNet is given of a drawing.
 
     Args:
         net: the ControlNet.
         vae: FLUX's autoencoder; not used by ControlNets that read pixels themselves (XLabs).
         picture: uint8 RGB of the target's size, (H, W, 3), both sides multiples of 16.
+        tiled_from: larger pictures are encoded in tiles, as by `shared.flux.decode.encode`.
 
     Returns:
         fp32, packed latent [1, H / 16 * W / 16, 4 C]; or pixels [1, 3, H, W] from -1 to 1. The latent is the mode of
         the autoencoder's distribution, from which diffusers draws: so no seed takes part.
     """
     if net.input_hint_block is None:
-        return pack(encode(vae, picture))
+        return pack(encode(vae, picture, tiled_from))
     return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1.0
 
 

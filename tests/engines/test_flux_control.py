@@ -23,7 +23,8 @@ from torch import Tensor, _dynamo
 
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux import tiny
-from shared.flux.control import Applied, Controls, condition, control_resident, load_control, mode_for
+from shared.flux.control import Applied, Controls, condition
+from shared.flux.control_models import control_path, control_resident, load_control, mode_for
 from shared.flux.denoise import Away, Branch, Call, Extra, denoise, predict, start
 from shared.flux.latents import noise, pack, unpack
 from shared.flux.pulid.attention import PerceiverAttentionCA
@@ -536,6 +537,22 @@ def test_what_is_no_controlnet_is_refused(tmp_path: Path) -> None:
     controlnet().save_pretrained(tmp_path / "small")
     with pytest.raises(Permanent, match=r"heads of 16 channels, FLUX\.1 has 128"):
         load_control(tmp_path / "small" / "diffusion_pytorch_model.safetensors", torch.float32)
+
+
+def test_it_is_found_in_the_models_folder_by_its_name(tmp_path: Path) -> None:
+    """A folder in diffusers' layout, or a file alone in it; what is missing or something else is said."""
+    controlnet().save_pretrained(tmp_path / "mine")
+    assert control_path(tmp_path, "mine") == tmp_path / "mine"
+    (tmp_path / "mine" / "config.json").unlink()
+    file = control_path(tmp_path, "mine")
+    assert file == tmp_path / "mine" / "diffusion_pytorch_model.safetensors"
+    assert load_control(file, torch.float32, rope=ROPE).config.num_layers == 1
+    with pytest.raises(Permanent, match=f"doctorgen models download {UNION_PRO_2}"):
+        control_path(tmp_path, UNION_PRO_2)
+    with pytest.raises(Permanent, match=r"other\.safetensors is missing"):
+        control_path(tmp_path, "other")
+    with pytest.raises(InvalidInput, match="flux1-dev is a transformer"):
+        control_path(tmp_path, "flux1-dev")
 
 
 def test_the_residency_keeps_it(tmp_path: Path) -> None:
