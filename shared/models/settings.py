@@ -26,7 +26,7 @@ class Speed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     compiled_blocks: bool = Field(
-        default=False, description="Compile the repeated blocks at the first picture, which then takes a minute longer."
+        default=False, description="Compile the repeated blocks at the first picture, which waits for it."
     )
     attention: Attention | None = Field(default=None, description="The attention kernel; None is torch's own choice.")
     fused_qkv: bool = Field(
