@@ -2,26 +2,25 @@
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import JsonValue
 from torch import Tensor
 
 from services.generate.stage import FluxParams
-from shared.contracts.errors import InvalidInput
 from shared.flux.decode import decode
-from shared.flux.denoise import Away, Branch, Extra, Step, alone, denoise, start
+from shared.flux.denoise import Away, Step, denoise, start
 from shared.flux.latents import noise
 from shared.flux.parts import proper_name, with_requirements
-from shared.flux.pulid.artifact import PulidIdentity, load_identity
-from shared.flux.pulid.context import IdentityCall, Subject
+from shared.flux.pulid.artifact import PulidIdentity
 from shared.flux.pulid.weights import Pulid, published
+from shared.flux.regions import subjects
 from shared.flux.schedules import shift_for, sigmas
 from shared.flux.speed import Speed
 from shared.flux.studio import Painter, Studio
-from shared.flux.text import PromptEmbedding
+from shared.flux.told import Told, identity_in
 from shared.models.device import wanted_device
 from shared.models.residency import Residency
 from shared.models.settings import flux_speed, models_folder
@@ -31,19 +30,6 @@ from shared.worker.operation import Outcome, Work
 
 _SHOWN_FROM, _SHOWN_TO = 0.05, 0.95
 """The sampling's part of the progress."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """What one branch of the sampling is held to: words, people, and what else speaks to the transformer."""
-
-    words: PromptEmbedding
-    people: tuple[Subject, ...] = ()
-    extras: tuple[Extra, ...] = ()
-
-    def branch(self) -> Branch:
-        """The same as `denoise` takes it."""
-        return Branch(self.words, IdentityCall(self.people).around if self.people else alone, self.extras)
 
 
 class FluxGenerate:
@@ -89,16 +75,14 @@ class FluxGenerate:
 
     def run(self, work: Work[FluxParams]) -> Outcome:
         params = work.params
-        who = _pulid_identity(work.one("identity"))
-        if who is not None:
-            _check_encoder(who, params.identity_model)
-        told = Told(self._studio.prompt(params.model, params.prompt), self._people(who, "id", params))
-        away = None
-        if params.cfg != 1.0:
-            words = self._studio.prompt(params.model, params.negative_prompt)
-            away = Told(words, self._people(who, "uncond", params))
-        identity_model = None if who is None else params.identity_model
-        with self._studio.painting(params.model, identity_model, _strengths(params)) as painter:
+        who = identity_in(work.one("identity"), "identity", params.identity_model)
+        people = [] if who is None else [who]
+        told = self._told(params.prompt, people, "id", params)
+        away = self._told(params.negative_prompt, people, "uncond", params) if params.cfg != 1.0 else None
+        identity_model = params.identity_model if people else None
+        with self._studio.painting(
+            params.model, identity_model, _strengths(params), offloaded=work.plan > 0
+        ) as painter:
             work.progress(_SHOWN_FROM)
             levels = noise_levels(params)
             x = start(noise(params.width, params.height, work.seed).to(self._device), levels)
@@ -110,12 +94,14 @@ class FluxGenerate:
         }
         return Outcome({"image": image_output(picture, "intermediate")}, facts)
 
-    def _people(self, who: PulidIdentity | None, tokens: str, params: FluxParams) -> tuple[Subject, ...]:
-        """Who is seen, by the identity's tokens of that name."""
-        if who is None:
-            return ()
-        seen: Tensor = getattr(who, tokens)[None].to(self._device, self._dtype)
-        return (Subject(tokens=seen, weight=params.identity_weight, start_step=params.identity_start_step),)
+    def _told(
+        self, words: str, people: list[PulidIdentity], tokens: Literal["id", "uncond"], params: FluxParams
+    ) -> Told:
+        """Words, and the people by their own tokens or by nobody's."""
+        size = (params.width, params.height)
+        weight, start_step = params.identity_weight, params.identity_start_step
+        seen = subjects(people, (), weight, start_step, *size, self._device, self._dtype, tokens)
+        return Told(self._studio.prompt(params.model, words), tuple(seen))
 
 
 def noise_levels(params: FluxParams) -> list[float]:
@@ -150,21 +136,3 @@ def _strengths(params: FluxParams) -> dict[str, float]:
         name = proper_name(lora.model)
         found[name] = found.get(name, 0.0) + lora.strength
     return found
-
-
-def _pulid_identity(blob: bytes) -> PulidIdentity | None:
-    """PuLID's identity, or None where it is a portable engine's record, which is JSON and says nothing to FLUX.
-
-    A safetensors blob starts with its header's length, a multiple of eight, so never with a brace.
-    """
-    return None if blob[:1] == b"{" else load_identity(blob, "identity")
-
-
-def _check_encoder(who: PulidIdentity, model: str) -> None:
-    made_by = who.about.models.get("idformer", model)
-    if proper_name(made_by) != proper_name(model):
-        raise InvalidInput(
-            "identity_model",
-            f"the identity was encoded by {made_by}, and {model} is to read it",
-            "Name the same version of PuLID in both steps.",
-        )

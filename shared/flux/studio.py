@@ -20,8 +20,9 @@ from shared.flux.loading import footprint, load_transformer, settle, stored_byte
 from shared.flux.lora import drop_lora, load_lora, use_loras
 from shared.flux.parts import Parts, adapter_file, parts, proper_name
 from shared.flux.pulid.attention import PerceiverAttentionCA
+from shared.flux.pulid.index import INDEX
 from shared.flux.pulid.injection import attach
-from shared.flux.pulid.weights import Pulid, load_pulid, published
+from shared.flux.pulid.weights import Pulid, builder_of, load_pulid, published, pulid_file
 from shared.flux.residents import ModuleResident, bytes_of
 from shared.flux.speed import Speed, check_takes_loras, speed_up
 from shared.flux.text import EncoderPaths, Encoders, PromptEmbedding, PromptEncoder, load_encoders
@@ -35,6 +36,8 @@ ADAPTERS_KEPT = 8
 
 BUFFERS_BYTES = 2**20
 """What text encoders hold besides the weights in their files: positions."""
+
+OFFLOADED = "offloaded"
 
 PULID = "pulid_ca."
 """What the names of PuLID's attentions begin with; the rest of its file encodes photos."""
@@ -118,7 +121,12 @@ class Studio:
 
     @contextmanager
     def painting(
-        self, model: str, identity_model: str | None = None, loras: Mapping[str, float] | None = None
+        self,
+        model: str,
+        identity_model: str | None = None,
+        loras: Mapping[str, float] | None = None,
+        *,
+        offloaded: bool = False,
     ) -> Iterator[Painter]:
         """A model's painter on the device, this caller's alone until the block ends. Hold no reference beyond.
 
@@ -126,6 +134,8 @@ class Studio:
             model: the transformer's.
             identity_model: PuLID's weights; None where nobody is to be seen.
             loras: how strongly each adapter changes the transformer meanwhile. Afterwards it is bit by bit as before.
+            offloaded: block by block from host memory even where it would fit, for a step that ran out of memory: the
+                same bytes in more time. Settings of speed that need it whole on the device come first.
 
         Raises:
             InvalidInput, Permanent, IntegrityError: weights are missing, damaged or of another kind; there is no such
@@ -134,20 +144,21 @@ class Studio:
                 device ran out of memory within the block.
         """
         self._parts(model)
-        key = self.key(model, identity_model)
+        key = self.key(model, identity_model, offloaded=offloaded)
         with self.residency.use(key, lambda: self._painter(model, key)) as painter, painter.lock, self._memory():
             self._prepare(key, painter)
             with self._in_force(key, painter, loras or {}):
                 yield painter
 
-    def key(self, model: str, identity_model: str | None) -> str:
+    def key(self, model: str, identity_model: str | None, *, offloaded: bool = False) -> str:
         """What the Residency knows a painter by.
 
         Where nobody is to be seen, one with any identity modules will do if it is there: without a subject they do
         nothing, bit by bit, and no second copy of the transformer is loaded.
         """
         speed = self.speed.model_dump_json(exclude_defaults=True)
-        base = f"{self.folder / proper_name(model)}, {self._precision}, {speed}, "
+        plan = OFFLOADED if self._offloads(wanted=offloaded) else "as fits"
+        base = f"{self.folder / proper_name(model)}, {self._precision}, {speed}, {plan}, "
         if identity_model is not None:
             return base + proper_name(identity_model)
         near, far = (
@@ -155,6 +166,10 @@ class Studio:
             for keys in (self.residency.on_device(), self.residency.on_host())
         )
         return next(iter([*near, *far]), base)
+
+    def _offloads(self, *, wanted: bool) -> bool:
+        whole = self.speed.fused_qkv or self.speed.fp8 or self.speed.first_block_cache
+        return self.speed.group_offload or (wanted and not whole)
 
     @property
     def _precision(self) -> str:
@@ -180,14 +195,14 @@ class Studio:
 
     def _painter(self, model: str, key: str) -> ModuleResident[Painter]:
         """Whole on the device, or, where it does not fit, the transformer in host memory and its blocks in turns."""
-        files, identity_model = parts(self.folder, model), key.rpartition(", ")[2]
-        pulid = adapter_file(self.folder, identity_model) if identity_model else None
+        files, (plan_wanted, identity_model) = parts(self.folder, model), key.rsplit(", ", 2)[1:]
+        pulid, build = self._pulid(identity_model) if identity_model else (None, published)
         beside = stored_bytes(files.vae, self.dtype)
         if pulid is not None:
             beside += stored_bytes(pulid, self.dtype, lambda name: name.startswith(PULID))
         need = footprint(files.transformer, self.dtype)
         name = f"{model} with {identity_model or 'no identity'}, {self._precision}"
-        first = Plan.GROUP_OFFLOAD if self.speed.group_offload else Plan.RESIDENT
+        first = Plan.GROUP_OFFLOAD if plan_wanted == OFFLOADED else Plan.RESIDENT
         plan = plan_for(name, need, beside, self.residency.budget, first)
         whole = plan is Plan.RESIDENT
 
@@ -195,7 +210,7 @@ class Studio:
             transformer: Any = load_transformer(files.transformer, self.dtype)
             attentions: list[PerceiverAttentionCA] = []
             if pulid is not None:
-                loaded = load_pulid(pulid, self.dtype, "cpu", self._build_pulid)
+                loaded = load_pulid(pulid, self.dtype, "cpu", build)
                 attentions = cast(list[PerceiverAttentionCA], list(loaded.pulid_ca))
                 attach(transformer, attentions)
             vae = load_vae(files.vae, self.dtype, "cpu")
@@ -212,6 +227,12 @@ class Studio:
             host_bytes=0 if whole else need.weights,
             moves=_everything if whole else _beside,
         )
+
+    def _pulid(self, name: str) -> tuple[Path, Callable[[], Pulid]]:
+        """Where the weights of an identity model lie, and what makes the empty model of its sizes."""
+        if (self.folder / proper_name(name) / INDEX).is_file():
+            return pulid_file(self.folder, name), builder_of(self.folder, name)
+        return adapter_file(self.folder, name), self._build_pulid
 
     @contextmanager
     def _memory(self) -> Iterator[None]:
