@@ -72,7 +72,9 @@ def names(*steps: PlannedStep) -> list[str]:
     return [model.name for model in needs(CATALOGUE, steps).models]
 
 
-def planned_job(policy: str, operations: Mapping[str, Operation] = {MAKE.name: MAKE}, **changes: Any) -> StepMessage:
+def planned_job(
+    policy: str, operations: Mapping[str, Operation] = {MAKE.name: MAKE}, recipe: Recipe = RECIPE, **changes: Any
+) -> StepMessage:
     photo = {"key": "inbox/a", "sha256": "b" * 64}
     request = JobRequest.from_json(json.dumps({"subject": "dr", "photos": [photo], "scenario": "s", **changes}))
     brief = Brief(
@@ -86,7 +88,7 @@ def planned_job(policy: str, operations: Mapping[str, Operation] = {MAKE.name: M
         backdrop=load_catalogue(None).backdrops["studio"],
     )
     defaults = GenerationDefaults.model_validate({"licence_policy": policy})
-    return plan(request, "job-1", PHOTOS, RECIPE, brief, operations, defaults)
+    return plan(request, "job-1", PHOTOS, recipe, brief, operations, defaults)
 
 
 @pytest.mark.parametrize("model", CATALOGUE.values(), ids=list(CATALOGUE))
@@ -179,6 +181,40 @@ def test_where_no_engine_would_do_another_recipe_is_offered() -> None:
     only_flux = Operation(MAKE.name, 1, ("photos",), ("image",), True, {"flux": MAKE.engines["flux"]})
     with pytest.raises(InvalidInput, match="Choose a recipe with other models"):
         planned_job("commercial", {MAKE.name: only_flux}, engine="flux")
+
+
+def portrait(**generate: Any) -> Recipe:
+    """The built-in portrait, its step `generate` changed."""
+    document = json.loads(find_recipe(None, "portrait").to_json())
+    step = next(step for step in document["steps"] if step["name"] == "generate")
+    step |= generate
+    return Recipe.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(("engine", "model"), [("klein", "flux2-klein-4b"), ("qwen", "qwen-image-edit-2511")])
+def test_under_commercial_a_portrait_may_have_its_scene_painted_by_a_model_that_sees_the_photos(
+    engine: str, model: str
+) -> None:
+    made = planned_job("commercial", OPERATIONS, portrait(engine=engine))
+    generate = next(step for step in made.steps if step.name == "generate")
+    assert (generate.engine, generate.params["model"], generate.params["width"]) == (engine, model, 1024)
+    assert generate.params["prompt"] == "a doctor"
+    assert {step.engine for step in made.steps} == {engine, "portable"}
+
+
+def test_under_commercial_kontext_is_refused_by_its_licence() -> None:
+    with pytest.raises(InvalidInput, match=r"step 'generate' needs flux1-kontext-dev \(FLUX\.1 \[dev\] Non-Commercial"):
+        planned_job("commercial", OPERATIONS, portrait(engine="kontext"))
+
+
+def test_a_refused_job_is_offered_every_engine_that_could_do_all_of_its_steps() -> None:
+    """The engines klein and qwen are among them, kontext and flux are not."""
+    with pytest.raises(InvalidInput) as refused:
+        planned_job("commercial", {MAKE.name: OPERATIONS[MAKE.name]}, engine="flux")
+    assert refused.value.mend.startswith("Ask for engine 'portable' or engine 'klein' or engine 'qwen',")
+    with pytest.raises(InvalidInput) as refused:
+        planned_job("commercial", OPERATIONS, portrait(engine="flux"))
+    assert refused.value.mend.startswith("Choose a recipe with other models,")
 
 
 def test_the_policy_research_and_the_portable_engine_let_every_job_in() -> None:
