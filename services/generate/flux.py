@@ -15,7 +15,6 @@ from shared.flux.denoise import Away, Step, denoise, start
 from shared.flux.latents import noise
 from shared.flux.parts import proper_name, with_requirements
 from shared.flux.pulid.artifact import PulidIdentity
-from shared.flux.pulid.weights import Pulid, published
 from shared.flux.regions import subjects
 from shared.flux.schedules import shift_for, sigmas
 from shared.flux.speed import Speed
@@ -38,7 +37,6 @@ class FluxGenerate:
     Args:
         folder: of the models; the setting `models_dir` where None.
         device: where it computes, in bf16 on a GPU and in fp32 on a CPU; as the environment says where None.
-        pulid: makes the empty PuLID; another than the published size is for tests.
         residency: where models are borrowed; the process's where None.
         speed: how FLUX is run; the settings `flux` where None.
     """
@@ -47,7 +45,6 @@ class FluxGenerate:
         self,
         folder: Path | None = None,
         device: str | None = None,
-        pulid: Callable[[], Pulid] = published,
         residency: Residency | None = None,
         speed: Speed | None = None,
     ) -> None:
@@ -55,7 +52,7 @@ class FluxGenerate:
         self._device = device or wanted_device()
         self._dtype = torch.float32 if self._device == "cpu" else torch.bfloat16
         self._speed = speed or flux_speed()
-        self._studio = Studio(self._folder, self._device, self._dtype, residency, pulid, self._speed)
+        self._studio = Studio(self._folder, self._device, self._dtype, residency, self._speed)
         self._digests: dict[str, str] = {}
 
     def models(self, params: FluxParams) -> Mapping[str, str]:

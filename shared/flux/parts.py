@@ -74,7 +74,7 @@ def parts(folder: Path, model: str) -> Parts:
 
 
 def adapter_file(folder: Path, name: str) -> Path:
-    """The one file of PuLID's weights or of a LoRA adapter: it has its folder's name, or is alone there.
+    """The one file of a LoRA adapter: it has its folder's name, or is alone there.
 
     Raises:
         Permanent: it is missing; says which command brings it. Or there are several of other names.

@@ -6,7 +6,7 @@ objects, whichever stage it is.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -20,9 +20,8 @@ from shared.flux.loading import footprint, load_transformer, settle, stored_byte
 from shared.flux.lora import drop_lora, load_lora, use_loras
 from shared.flux.parts import Parts, adapter_file, parts, proper_name
 from shared.flux.pulid.attention import PerceiverAttentionCA
-from shared.flux.pulid.index import INDEX
 from shared.flux.pulid.injection import attach
-from shared.flux.pulid.weights import Pulid, builder_of, load_pulid, published, pulid_file
+from shared.flux.pulid.weights import builder_of, load_pulid, pulid_file
 from shared.flux.residents import ModuleResident, bytes_of
 from shared.flux.speed import Speed, check_takes_loras, speed_up
 from shared.flux.text import EncoderPaths, Encoders, PromptEmbedding, PromptEncoder, load_encoders
@@ -77,7 +76,6 @@ class Studio:
         device: where they compute.
         dtype: of the weights in memory.
         borrow: where they are borrowed; the process's Residency where None, asked for when it is first needed.
-        build_pulid: makes the empty PuLID; another than the published size is for tests.
         speed: how transformer and autoencoder are run.
     """
 
@@ -87,7 +85,6 @@ class Studio:
         device: str,
         dtype: torch.dtype,
         borrow: Residency | None = None,
-        build_pulid: Callable[[], Pulid] = published,
         speed: Speed | None = None,
     ) -> None:
         self.folder = folder
@@ -95,7 +92,6 @@ class Studio:
         self.dtype = dtype
         self.speed = speed or Speed()
         self._residency = borrow
-        self._build_pulid = build_pulid
         self._encoders: dict[str, PromptEncoder] = {}
 
     @property
@@ -196,7 +192,7 @@ class Studio:
     def _painter(self, model: str, key: str) -> ModuleResident[Painter]:
         """Whole on the device, or, where it does not fit, the transformer in host memory and its blocks in turns."""
         files, (plan_wanted, identity_model) = parts(self.folder, model), key.rsplit(", ", 2)[1:]
-        pulid, build = self._pulid(identity_model) if identity_model else (None, published)
+        pulid = pulid_file(self.folder, identity_model) if identity_model else None
         beside = stored_bytes(files.vae, self.dtype)
         if pulid is not None:
             beside += stored_bytes(pulid, self.dtype, lambda name: name.startswith(PULID))
@@ -210,7 +206,7 @@ class Studio:
             transformer: Any = load_transformer(files.transformer, self.dtype)
             attentions: list[PerceiverAttentionCA] = []
             if pulid is not None:
-                loaded = load_pulid(pulid, self.dtype, "cpu", build)
+                loaded = load_pulid(pulid, self.dtype, "cpu", builder_of(self.folder, identity_model))
                 attentions = cast(list[PerceiverAttentionCA], list(loaded.pulid_ca))
                 attach(transformer, attentions)
             vae = load_vae(files.vae, self.dtype, "cpu")
@@ -227,12 +223,6 @@ class Studio:
             host_bytes=0 if whole else need.weights,
             moves=_everything if whole else _beside,
         )
-
-    def _pulid(self, name: str) -> tuple[Path, Callable[[], Pulid]]:
-        """Where the weights of an identity model lie, and what makes the empty model of its sizes."""
-        if (self.folder / proper_name(name) / INDEX).is_file():
-            return pulid_file(self.folder, name), builder_of(self.folder, name)
-        return adapter_file(self.folder, name), self._build_pulid
 
     @contextmanager
     def _memory(self) -> Iterator[None]:

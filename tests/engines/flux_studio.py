@@ -6,28 +6,21 @@ import torch
 from safetensors.torch import save_file
 
 from shared.flux import tiny
-from shared.flux.pulid.attention import PerceiverAttentionCA
-from shared.flux.pulid.idformer import IDFormer
-from shared.flux.pulid.weights import Pulid
+from shared.flux.pulid.index import INDEX, IdentityFiles
 
-TOKENS, ID_WIDTH = 4, 24
+TOKENS, ID_WIDTH = 4, tiny.IDENTITY.idformer.out_dim
 PULIDS = ("pulid_flux_v0.9.0", "pulid_flux_v0.9.1")
 
 
-def tiny_pulid() -> Pulid:
-    """PuLID for `shared.flux.tiny`."""
-    encoder = IDFormer(dim=16, depth=1, heads=2, head_dim=8, queries=TOKENS, out_dim=ID_WIDTH, vit_dim=8, scales=1)
-    return Pulid(encoder, (PerceiverAttentionCA(tiny.WIDTH, ID_WIDTH, heads=2, head_dim=8) for _ in range(3)))
-
-
 def write_models(folder: Path) -> None:
-    """The model `tiny`, and both versions of PuLID."""
+    """The model `tiny`, and both versions of PuLID in its size."""
     tiny.write(folder / "tiny")
-    for version in PULIDS:
+    for seed, version in enumerate(PULIDS):
+        file = f"{version}.safetensors"
         (folder / version).mkdir()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(len(version) + int(version[-1]))
-            save_file(tiny_pulid().state_dict(), folder / version / f"{version}.safetensors")
+        save_file(tiny.pulid(seed).state_dict(), folder / version / file)
+        index = tiny.IDENTITY.model_copy(update={"files": IdentityFiles(pulid=file)})
+        (folder / version / INDEX).write_text(index.model_dump_json())
 
 
 def write_lora(folder: Path, name: str, seed: int = 1, rank: int = 2) -> None:

@@ -22,7 +22,7 @@ from shared.flux.studio import Painter, Studio
 from shared.models.process import use_residency
 from shared.models.residency import Budget, Residency
 from tests.engines.flux_models import assert_same
-from tests.engines.flux_studio import ID_WIDTH, PULIDS, TOKENS, tiny_pulid, write_lora, write_models
+from tests.engines.flux_studio import ID_WIDTH, PULIDS, TOKENS, write_lora, write_models
 
 OLD, NEW = PULIDS
 LARGE = Budget(100_000_000, 100_000_000)
@@ -40,7 +40,7 @@ def folder() -> Iterator[Path]:
 
 
 def studio(folder: Path, budget: Budget = LARGE, dtype: torch.dtype = torch.float32, **speed: Any) -> Studio:
-    return Studio(folder, "cpu", dtype, Residency(budget, wait_s=0.0), tiny_pulid, Speed(**speed))
+    return Studio(folder, "cpu", dtype, Residency(budget, wait_s=0.0), Speed(**speed))
 
 
 @torch.no_grad()
@@ -71,7 +71,7 @@ def painted(of: Studio, model: str | None = NEW, identity: bool = False, **loras
 def test_two_stages_of_a_process_share_one_flux(folder: Path) -> None:
     """As generate and the detailers: read once, one object, one set of books."""
     with use_residency(Residency(LARGE)) as process:
-        generate, detailer = (Studio(folder, "cpu", torch.float32, None, tiny_pulid) for _ in range(2))
+        generate, detailer = (Studio(folder, "cpu", torch.float32) for _ in range(2))
         with generate.painting("tiny", NEW) as one:
             pass
         with detailer.painting("tiny", NEW) as other:

@@ -25,9 +25,10 @@ from shared.models.lock import Pin, pin, pin_of
 from shared.models.process import use_residency
 from shared.models.residency import Budget, Residency
 from shared.models.settings import Speed
+from shared.models.shelf import Shelf
 from shared.vision.codec import Image, decode
 from shared.worker.operation import Outcome, Params, TakesTurns, Work
-from tests.engines.flux_studio import ID_WIDTH, TOKENS, tiny_pulid, write_lora, write_models
+from tests.engines.flux_studio import ID_WIDTH, TOKENS, write_lora, write_models
 
 BUDGET_BYTES = 100_000_000
 PORTABLE = b'{"schema_version": 1}'
@@ -49,7 +50,7 @@ def engine(folder: Path) -> FluxGenerate:
 
 def fresh(folder: Path) -> FluxGenerate:
     """An engine that has loaded nothing yet, nor has its residency."""
-    return FluxGenerate(folder, "cpu", tiny_pulid, Residency(Budget(BUDGET_BYTES, BUDGET_BYTES)))
+    return FluxGenerate(folder, "cpu", Residency(Budget(BUDGET_BYTES, BUDGET_BYTES)))
 
 
 @cache
@@ -181,16 +182,20 @@ def test_an_identity_of_another_version_of_pulid_is_refused(engine: FluxGenerate
         ({"model": "flux1-dev"}, "flux1-dev/model_index.json"),
         ({"model": "flux1-dev-fp8"}, "flux1-dev-fp8/flux1-dev-fp8.safetensors"),
         ({"model": "my-own"}, "my-own/model_index.json"),
-        ({"identity_model": "pulid_flux_v9"}, "pulid_flux_v9/pulid_flux_v9.safetensors"),
     ],
 )
 def test_missing_weights_are_named_with_the_command_that_brings_them(
     engine: FluxGenerate, params: dict[str, Any], missing: str
 ) -> None:
-    identity = who(0, params.get("identity_model", "pulid_flux_v0.9.1"))
     name = Path(missing).parent
     with pytest.raises(Permanent, match=f"{missing} is missing. `doctorgen models download {name}`"):
-        engine.run(work(identity=identity, **params))
+        engine.run(work(**params))
+
+
+def test_a_missing_identity_model_is_named_with_what_brings_it(engine: FluxGenerate) -> None:
+    name = "pulid_flux_v9"
+    with pytest.raises(Permanent, match=f"{name}/identity_index.json is missing.*`doctorgen models download`"):
+        engine.run(work(identity=who(0, name), identity_model=name))
 
 
 def test_a_model_of_single_files_is_found_with_the_files_it_needs(tmp_path: Path) -> None:
@@ -291,8 +296,7 @@ def test_models_are_named_by_the_digest_of_their_files(folder: Path, tmp_path: P
     assert set(models) == {"tiny", "pulid_flux_v0.9.1"}
     older = TINY.model_copy(update={"identity_model": "pulid_flux_v0.9.0"})
     assert set(fresh(folder).models(older)) == {"tiny", "pulid_flux_v0.9.0"}
-    pulid = folder / "pulid_flux_v0.9.1" / "pulid_flux_v0.9.1.safetensors"
-    assert models["pulid_flux_v0.9.1"] == pin_of(pulid).sha256
+    assert models["pulid_flux_v0.9.1"] == Shelf(folder).own_digest("pulid_flux_v0.9.1")
     tiny.write(tmp_path / "tiny")
     tiny.write(tmp_path / "other", seed=1)
     elsewhere = fresh(tmp_path)
@@ -303,13 +307,13 @@ def test_models_are_named_by_the_digest_of_their_files(folder: Path, tmp_path: P
 def test_adapters_and_settings_that_change_pictures_are_named_with_the_models(folder: Path) -> None:
     look = TINY.model_copy(update={"loras": (Lora(model="look"), Lora(model="look", strength=0.5))})
     assert set(fresh(folder).models(look)) == {"tiny", "pulid_flux_v0.9.1", "look"}
-    quick = FluxGenerate(folder, "cpu", tiny_pulid, speed=Speed(fused_qkv=True))
+    quick = FluxGenerate(folder, "cpu", speed=Speed(fused_qkv=True))
     assert set(quick.models(TINY)) == {"tiny", "pulid_flux_v0.9.1", "tiny/settings"}
 
 
 def test_what_a_step_borrows_is_told_beforehand(folder: Path) -> None:
     residency = Residency(Budget(BUDGET_BYTES, BUDGET_BYTES))
-    engine = FluxGenerate(folder, "cpu", tiny_pulid, residency)
+    engine = FluxGenerate(folder, "cpu", residency)
     assert isinstance(engine, TakesTurns)
     wanted = engine.resident_keys(TINY)
     assert not wanted & residency.on_device()
