@@ -2,8 +2,11 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from importlib import import_module
+from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
@@ -11,18 +14,23 @@ from rich.table import Table
 from doctor_image_gen.cli.console import console, errors, wide
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import Settings
-from shared.contracts.errors import InvalidInput
+from shared.contracts.errors import InvalidInput, Permanent
 from shared.contracts.nearest import nearest
 from shared.contracts.recipe import Recipe
 from shared.models import prepare
 from shared.models.catalogue import Model, ModelCatalogue, load_models
+from shared.models.device import DEVICE, torch_facts, wanted_device
 from shared.models.download import check_room, check_sources
 from shared.models.download import download as bring
+from shared.models.lock import forget
 from shared.models.needs import NEEDS_NONE, needs, planned
 from shared.models.shelf import Shelf, Standing
 from shared.models.sources import fetch
 
 ABSENT = "missing"
+
+TINY = {"tiny-flux": "shared.flux.tiny", "tiny-pulid": "services.identity.tiny"}
+"""Models of random numbers, and the modules whose `write` makes their folders."""
 
 
 def show_list(arguments: argparse.Namespace) -> int:
@@ -74,7 +82,7 @@ def check(arguments: argparse.Namespace) -> int:
         return 0 if well else 1
     if well:
         words = f"all {len(standings)} models are there" if standings else "no models are needed"
-        console.print(f"{recipe.name} with engine {engine}: {words}")
+        console.print(f"{recipe.name} with {_with(recipe, engine)}: {words}")
         return 0
     table = _table("model", "role", "size", "licence", "commercial", "state", "for steps")
     for one in lacking:
@@ -88,7 +96,7 @@ def check(arguments: argparse.Namespace) -> int:
     for one in lacking:
         if one.model.note:
             console.print(f"{one.model.name}: {one.model.note}")
-    _tell_total(recipe.name, engine, len(standings), lacking)
+    _tell_total(f"{recipe.name} with {_with(recipe, engine)}", len(standings), lacking)
     return 1
 
 
@@ -145,6 +153,45 @@ def where(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def tiny(arguments: argparse.Namespace) -> int:
+    """Write models of random numbers, pin them, and say how to try them."""
+    usual = Settings.load().models_folder
+    shelf = Shelf(usual if arguments.folder is None else Path(arguments.folder).expanduser().absolute())
+    for name, module in TINY.items():
+        forget(shelf.folder, name)
+        _writer(module)(shelf.folder / name)
+        standing = shelf.verify(load_models()[name])
+        size = sum(shelf.path(standing.model, file).stat().st_size for file in shelf.present(standing.model))
+        console.print(f"{name}: {_size(size, approximate=False)} in {shelf.folder / name}")
+    console.print(
+        "These weights are random numbers. They know nobody and paint noise: they prove that an installation runs "
+        "identity and generate, and nothing about pictures. To try them:"
+    )
+    console.print(f"  {_trial(shelf.folder, usual)}")
+    return 0
+
+
+def _writer(module: str) -> Callable[[Path], None]:
+    try:
+        write: Callable[[Path], None] = import_module(module).write  # by name, when asked: it imports torch
+    except ModuleNotFoundError as error:
+        raise Permanent(
+            f"{error.name} is not installed, and making models needs the GPU engines' libraries. Install "
+            "requirements-gpu.txt and requirements-gpu-nodeps.txt, or run this on a worker's machine."
+        ) from error
+    return write
+
+
+def _trial(folder: Path, usual: Path) -> str:
+    """The command that uses the models of that folder, as a shell takes it."""
+    settings = {} if folder == usual else {"DOCTORGEN_MODELS_DIR": str(folder)}
+    facts = torch_facts()
+    if wanted_device() != "cpu" and (facts is None or facts.devices == 0):
+        settings[DEVICE] = "cpu"
+    words = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
+    return " ".join([*words, "doctorgen generate --recipe rehearsal --doctor-image PHOTO --scenario consultant"])
+
+
 def _shelf() -> Shelf:
     return Shelf(Settings.load().models_folder)
 
@@ -154,7 +201,12 @@ def _models(catalogue: ModelCatalogue, names: Iterable[str]) -> list[Model]:
 
 
 def _engine(recipe: Recipe, wanted: str | None) -> str:
-    """The engine asked for, or the only one that the recipe has parameters for besides the portable one."""
+    """The engine asked for, or the only one that the recipe has parameters for besides the portable one.
+
+    Where every step insists on an engine of its own, any will do.
+    """
+    if wanted is None and all(step.engine for step in recipe.steps):
+        return NEEDS_NONE
     engines = sorted({engine for step in recipe.steps for engine in step.engines} - {NEEDS_NONE})
     if wanted is None and len(engines) != 1:
         found = f"the recipe '{recipe.name}' has parameters for {len(engines)} GPU engines"
@@ -163,6 +215,11 @@ def _engine(recipe: Recipe, wanted: str | None) -> str:
         found = f"the recipe '{recipe.name}' has no parameters for an engine '{wanted}'"
         raise InvalidInput("--engine", found, nearest(wanted, [*engines, NEEDS_NONE]))
     return wanted or engines[0]
+
+
+def _with(recipe: Recipe, engine: str) -> str:
+    """Which engines do the recipe's steps, in words."""
+    return "the engines that its steps name" if all(step.engine for step in recipe.steps) else f"engine {engine}"
 
 
 def _row(one: Standing) -> dict[str, object]:
@@ -203,12 +260,10 @@ def _tell(one: Standing) -> None:
         console.print(f"{name}: {'ready' if one.model.loadable else 'is there, but cannot be converted yet'}")
 
 
-def _tell_total(recipe: str, engine: str, wanted: int, lacking: Sequence[Standing]) -> None:
+def _tell_total(subject: str, wanted: int, lacking: Sequence[Standing]) -> None:
     approximate = any(one.model.approximate for one in lacking)
     total = _size(_missing_bytes(lacking), approximate=approximate)
-    console.print(
-        f"{recipe} with engine {engine}: {wanted - len(lacking)} of {wanted} models are there; to download: {total}"
-    )
+    console.print(f"{subject}: {wanted - len(lacking)} of {wanted} models are there; to download: {total}")
     to_download = [one.model for one in lacking if one.state != "to convert"]
     by_hand = [model.name for model in to_download if model.by_hand]
     fetched = [model.name for model in to_download if not model.by_hand]

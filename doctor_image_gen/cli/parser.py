@@ -273,3 +273,7 @@ def _models(commands: Commands) -> None:
     where = models.add_parser("where", help="print the models folder, or where a weight's files lie")
     where.set_defaults(handler="models:where")
     where.add_argument("name", nargs="?", metavar="NAME")
+
+    tiny = models.add_parser("tiny", help="make models of random numbers, a few megabytes, to try an installation")
+    tiny.set_defaults(handler="models:tiny")
+    tiny.add_argument("folder", nargs="?", metavar="FOLDER", help="the models folder where absent")

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
+from transformers.utils import logging
 
 from shared.flux.pulid.eva import EvaTower
 from shared.flux.pulid.index import AttentionsShape, EvaShape, IdentityIndex, IDFormerShape
@@ -135,7 +136,15 @@ def pipeline(seed: int = 0) -> Any:
 
 def write(folder: Path, seed: int = 0) -> None:
     """Write it to a folder, which is made."""
-    pipeline(seed).save_pretrained(str(folder), safe_serialization=True)
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        pipeline(seed).save_pretrained(str(folder), safe_serialization=True)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    for weights in folder.rglob("*.safetensors"):
+        weights.chmod(0o644)  # written for their owner alone, where a worker may run as somebody else
 
 
 if __name__ == "__main__":
