@@ -84,7 +84,7 @@ class FluxGenerate:
             levels = noise_levels(params)
             x = start(noise(params.width, params.height, work.seed).to(self._device), levels)
             latent = sample(painter, params, x, levels, told, away, lambda step: work.progress(_share(step)))
-            picture = decode(painter.vae, latent, self._speed.vae_tiled_from_px)
+            picture = decode(painter.vae, latent)
         facts: dict[str, JsonValue] = {
             "identity": identity_model or "none",
             "prompt_tokens_left_out": told.words.tokens_left_out,

@@ -1,5 +1,6 @@
 """Torch modules that a Residency can load, move between the device and host memory, and drop."""
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Generic, TypeVar
@@ -86,8 +87,12 @@ class ModuleResident(Generic[Module]):
         self._move(self._on_host)
 
     def drop(self) -> None:
-        """Let go of the module; what its users still hold lives on until they let go of it."""
+        """Let go of the module; what its users still hold lives on until they let go of it.
+
+        Modules whose `forward` was replaced refer to themselves: only the collector frees them.
+        """
         self._module = None
+        gc.collect()
         self._give_back()
 
     def _move(self, moved: Callable[[Tensor], Tensor]) -> None:

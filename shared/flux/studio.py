@@ -16,6 +16,7 @@ from torch import nn
 
 from shared.contracts.errors import ResourceExhausted
 from shared.flux.decode import load_vae
+from shared.flux.ip_adapter import show_styles
 from shared.flux.loading import footprint, load_transformer, settle, stored_bytes
 from shared.flux.lora import drop_lora, load_lora, use_loras
 from shared.flux.parts import Parts, adapter_file, parts, proper_name
@@ -243,6 +244,8 @@ class Studio:
     def _prepare(self, key: str, painter: Painter) -> None:
         """Once, on the device: apply the settings of speed, and book what it takes then, which may be less."""
         if not painter.sped_up:
+            if self.speed.compiled_blocks:
+                show_styles(painter.transformer)  # else the first step with a style would compile it all again
             speed_up(painter.transformer, painter.vae, self.speed)
             painter.sped_up = True
             if painter.booked is not None:

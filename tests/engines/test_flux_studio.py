@@ -1,6 +1,7 @@
 """What the FLUX stages of one process share: loaded once, within the budget, and as it was after every use."""
 
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -250,6 +251,19 @@ def test_models_take_what_was_said_in_each_precision(folder: Path, dtype: torch.
         if dtype == torch.float32:
             assert bytes_of(painter) == booked
         assert {weight.dtype for weight in painter.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("group_offload", [False, True])
+def test_a_painter_that_is_dropped_is_gone(folder: Path, group_offload: bool) -> None:
+    """At once, though its blocks refer to themselves: the next model is to have its memory."""
+    of = studio(folder, group_offload=group_offload)
+    with of.painting("tiny", NEW, {"one": 1.0}) as painter:
+        predicted(painter, identity=True)
+        weights = weakref.ref(painter.transformer.proj_out.weight)
+    del painter
+    assert of.residency.drop_idle() == 1
+    assert weights() is None
+    assert of.residency.figures().device_bytes == of.residency.figures().host_bytes == 0
 
 
 def test_running_out_of_memory_is_told_and_lets_go_of_what_nobody_uses(folder: Path) -> None:
