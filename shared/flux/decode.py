@@ -128,7 +128,7 @@ def previewer(vae: Any, side: int = 4) -> Previewer:
     unit = torch.eye(channels)
     flat = torch.cat([unit, -unit, torch.zeros(1, channels)])[:, :, None, None].expand(-1, -1, side, side)
     encoded = to_vae(flat, vae.config.scaling_factor, vae.config.shift_factor).to(vae.device, vae.dtype)
-    colours = torch.cat([vae.decode(one[None], return_dict=False)[0] for one in encoded]).float().cpu().mean(dim=(2, 3))
+    colours = vae.decode(encoded, return_dict=False)[0].float().cpu().mean(dim=(2, 3))
     return Previewer((colours[:channels] - colours[channels:-1]) / 2, colours[-1])
 
 

@@ -20,6 +20,9 @@ from shared.contracts.errors import InvalidInput
 from shared.flux.scheduler import SigmaScheduler, take_float32
 from shared.flux.schedules import DiffusersScheduler, Scheduler, diffusers_sigmas, sigmas
 
+STEPS = 6
+"""Of whose times bf16 would move each but the first."""
+
 
 def tiny_transformer(dtype: torch.dtype = torch.float32) -> Any:
     torch.manual_seed(0)
@@ -166,7 +169,7 @@ def test_an_image_to_image_pipeline_starts_from_the_first_sigma() -> None:
 
 def times_seen(dtype: torch.dtype, exact: bool) -> tuple[list[float], list[torch.Tensor]]:
     """The times that the sines are taken of, and the latents, with weights of a type."""
-    made = pipeline(FluxPipeline, SigmaScheduler(sigmas("beta", 20).tolist()), dtype)
+    made = pipeline(FluxPipeline, SigmaScheduler(sigmas("beta", STEPS).tolist()), dtype)
     if exact:
         take_float32(made.transformer)
     seen: list[float] = []
@@ -178,8 +181,8 @@ def times_seen(dtype: torch.dtype, exact: bool) -> tuple[list[float], list[torch
 
 def test_narrow_weights_see_exact_times_and_wide_latents() -> None:
     seen, latents = times_seen(torch.bfloat16, exact=True)
-    np.testing.assert_allclose(seen[0::2], sigmas("beta", 20)[:-1] * 1000, rtol=3e-7)
-    assert seen[1::2] == [3500.0] * 20
+    np.testing.assert_allclose(seen[0::2], sigmas("beta", STEPS)[:-1] * 1000, rtol=3e-7)
+    assert seen[1::2] == [3500.0] * STEPS
     assert {value.dtype for value in latents} == {torch.float32}
 
 

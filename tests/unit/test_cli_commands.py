@@ -233,11 +233,10 @@ def test_check_finds_everything_well(type_in: Type) -> None:
     ]
     assert "ok    identity.encode, portable: face_detection_short_range.tflite" in said.out
     assert "ok    upscale.image, portable: needs no weights" in said.out
+    assert "flux" not in said.out, "a deployment needs the libraries and weights of the engine it uses alone"
 
 
-def test_check_builds_the_engines_of_one_name_and_knows_no_others(type_in: Type) -> None:
-    """A deployment needs the libraries and weights of the engine it uses alone."""
-    assert "flux" not in type_in("check").out
+def test_check_knows_which_engines_there_are(type_in: Type) -> None:
     said = type_in("check", "--engine", "fluks")
     assert (said.status, said.out) == (2, "")
     assert "--engine: there is no engine 'fluks'. Did you mean flux?" in said.err

@@ -170,9 +170,12 @@ def test_a_group_is_replayed_oldest_first_and_others_are_left(connections: Conne
     assert state_of(connections, "letter-3") == "open"
 
 
-def test_more_letters_than_a_page_holds_are_all_replayed_once(connections: Connections, dead: DeadLetters) -> None:
-    """120 of them, some of one instant; those that die again meanwhile are not taken up again."""
-    count = 120
+def test_more_letters_than_a_page_holds_are_all_replayed_once(
+    connections: Connections, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pages and a bit, some of one instant; those that die again meanwhile are not taken up again."""
+    monkeypatch.setattr("doctor_image_gen.dead.PAGE", 10)
+    count = 23
     for number in range(count):
         file(connections, letter(number, died_at=at(number // 7)))
     seen = []

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -249,18 +250,19 @@ def test_arbitrary_bytes_raise_nothing_but_a_refusal(tail: bytes, head: bytes) -
     assert JPEG_END in tail
 
 
-def tiny_files() -> list[bytes]:
+@cache
+def tiny_files() -> tuple[bytes, ...]:
     image = picture(24, 16)
     exif = Image.Exif()
     exif[0x0112] = 6
-    return [
+    return (
         encoded(image, "JPEG", exif=exif),
         encoded(image, "JPEG", progressive=True, icc_profile=b"no profile at all"),
         encoded(image.convert("CMYK"), "JPEG"),
         encoded(image, "PNG", exif=exif),
         encoded(image.convert("P"), "PNG", transparency=3),
         encoded(image.convert("I;16"), "PNG"),
-    ]
+    )
 
 
 @settings(max_examples=300, deadline=None)
