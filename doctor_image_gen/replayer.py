@@ -13,7 +13,7 @@ from shared.contracts.errors import InvalidInput, Permanent, QueueFull
 from shared.contracts.step import StepMessage
 from shared.jobs.port import FiledLetter, LetterState
 from shared.models.catalogue import load_models
-from shared.models.policy import LicencePolicy, check_licences
+from shared.models.policy import LicencePolicy, forbidden, refusal
 from shared.worker.operation import Operation
 
 FULL_PAUSE_S: Final = 1.0
@@ -97,7 +97,9 @@ class Replayer:
             plan = plan_replay(letter, job, wish, self.by, now(), self.operations)
             if plan.message is not None:
                 ahead = plan.message.steps[plan.message.cursor :]
-                check_licences(load_models(), self.licence_policy, ahead, allowed_engines=())
+                phrases = forbidden(load_models(), self.licence_policy, ahead)
+                if phrases:
+                    raise refusal(phrases)
         except GoneOnError as reason:
             if not dry_run:
                 self.discard(filed)

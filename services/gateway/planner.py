@@ -1,7 +1,7 @@
 """From a request to a routing slip: engines chosen, every parameter filled in and checked. Pure functions."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
@@ -15,8 +15,8 @@ from shared.contracts.recipe import REQUEST_PHOTOS, Recipe, RecipeStep, image_sl
 from shared.contracts.request import JobRequest
 from shared.contracts.step import PinnedStep, StepMessage
 from shared.models.catalogue import load_models
-from shared.models.needs import planned
-from shared.models.policy import LicencePolicy, check_licences, forbidden
+from shared.models.needs import as_planned, planned
+from shared.models.policy import LicencePolicy, forbidden, refusal
 from shared.storage.digest import sha256
 from shared.worker.operation import EngineSpec, Operation
 
@@ -114,7 +114,10 @@ def plan(
         _pin(step, step.engine or engine, operations, offered, request, defaults, seed) for step in recipe.steps
     )
     policy = defaults.licence_policy
-    check_licences(load_models(), policy, steps, _allowed_engines(recipe, operations, policy))
+    forbidden_models = forbidden(load_models(), policy, steps)
+    if forbidden_models:
+        allowed = _allowed_engines(recipe, operations, policy)
+        raise refusal(forbidden_models, allowed, _instead(recipe, steps, operations, policy, allowed))
     message = StepMessage(
         job_id=job_id,
         batch_id=request.batch_id,
@@ -146,6 +149,29 @@ def _allowed_engines(recipe: Recipe, operations: Mapping[str, Operation], policy
     engines = [operations[step.operation].engines for step in recipe.steps if step.engine is None]
     common = [name for name in next(iter(engines), {}) if all(name in others for others in engines)]
     return [name for name in common if not forbidden(load_models(), policy, planned(recipe, name))]
+
+
+def _instead(
+    recipe: Recipe,
+    pinned: Sequence[PinnedStep],
+    operations: Mapping[str, Operation],
+    policy: LicencePolicy,
+    allowed: Sequence[str],
+) -> dict[str, list[str]]:
+    """For each step that the policy forbids, the engines that a recipe could give it to, if there are any.
+
+    Those that could do the whole recipe are offered anyway. A step that reads more than an operation must have reads
+    what perhaps only its own engine knows.
+    """
+    found = {}
+    for step, as_pinned in zip(recipe.steps, pinned, strict=True):
+        operation = operations[step.operation]
+        if forbidden(load_models(), policy, [as_pinned]) and step.inputs.keys() <= {*operation.inputs}:
+            others = [name for name in operation.engines if name not in {*allowed, as_pinned.engine}]
+            fit = [name for name in others if not forbidden(load_models(), policy, [as_planned(step, name)])]
+            if fit:
+                found[step.name] = fit
+    return found
 
 
 def _pin(

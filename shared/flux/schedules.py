@@ -103,8 +103,19 @@ def diffusers_sigmas(scheduler: DiffusersScheduler, steps: int, strength: float 
             spaced = _exponential(first, last, steps)
         case "beta":
             spaced = last + betaincinv(ALPHA, BETA, 1.0 - np.linspace(0.0, 1.0, steps)) * (first - last)
-    skipped = int(max(steps - min(steps * strength, steps), 0))
-    return np.append(spaced[skipped:], 0.0)
+    return strength_cut(np.append(spaced, 0.0), strength)
+
+
+def strength_cut(levels: Sigmas, strength: float) -> Sigmas:
+    """What diffusers' image-to-image takes of a whole schedule: fewer steps, the first ones left out.
+
+    Args:
+        levels: one more than there are steps, the last one 0.
+        strength: above 0, to 1. One step at least is taken.
+    """
+    steps = len(levels) - 1
+    skipped = min(int(max(steps - min(steps * strength, steps), 0)), steps - 1)
+    return levels[skipped:]
 
 
 def _table(mu: float) -> Sigmas:

@@ -58,10 +58,11 @@ class Needs:
 
 def planned(recipe: Recipe, engine: str) -> tuple[PlannedStep, ...]:
     """The recipe's steps as that engine would do them, without anybody's overrides; some may insist on another."""
-    return tuple(_planned(step, step.engine or engine) for step in recipe.steps)
+    return tuple(as_planned(step, step.engine or engine) for step in recipe.steps)
 
 
-def _planned(step: RecipeStep, engine: str) -> PlannedStep:
+def as_planned(step: RecipeStep, engine: str) -> PlannedStep:
+    """The step as that engine would do it, without anybody's overrides."""
     return PlannedStep(step.name, step.operation, engine, step.params | step.engines.get(engine, {}))
 
 

@@ -1,6 +1,6 @@
 """Whether a deployment's licence policy allows the models that a job needs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from shared.contracts.errors import InvalidInput
@@ -29,22 +29,27 @@ def forbidden(catalogue: ModelCatalogue, policy: LicencePolicy, steps: Iterable[
     )
 
 
-def check_licences(
-    catalogue: ModelCatalogue, policy: LicencePolicy, steps: Iterable[Step], allowed_engines: Sequence[str]
-) -> None:
-    """Refuse what the policy forbids. `allowed_engines` are those that could do the recipe under it.
+def refusal(
+    phrases: Sequence[str], engines: Sequence[str] = (), instead: Mapping[str, Sequence[str]] | None = None
+) -> InvalidInput:
+    """What a caller is told whose job the policy forbids: field `recipe`.
 
-    Raises:
-        InvalidInput: field `recipe`; names the models, their licences, and an engine that would do.
+    Args:
+        phrases: of `forbidden`, at least one.
+        engines: those that could do the whole recipe under the policy.
+        instead: step to engines that could do this one under it, where a recipe named them there.
     """
-    phrases = forbidden(catalogue, policy, steps)
-    if not phrases:
-        return
     more = f", and {len(phrases) - 1} more such" if len(phrases) > 1 else ""
-    with_engine = [f"engine '{engine}'" for engine in allowed_engines]
-    offer = f"Ask for {' or '.join(with_engine)}," if with_engine else "Choose a recipe with other models,"
-    raise InvalidInput(
+    offers = [f"ask for {_engines(engines)}"] if engines else []
+    offers += [f"choose a recipe that gives step '{name}' to {_engines(fit)}" for name, fit in (instead or {}).items()]
+    offer = ", ".join(offers or ["choose a recipe with other models"])
+    return InvalidInput(
         "recipe",
         f"the licence policy here is 'commercial', and {phrases[0]}{more}",
-        f"{offer} or have the operator set generation.licence_policy to 'research' if the use is not commercial.",
+        f"{offer[0].upper()}{offer[1:]}, or have the operator set generation.licence_policy to 'research' if the use "
+        "is not commercial.",
     )
+
+
+def _engines(names: Sequence[str]) -> str:
+    return " or ".join(f"engine '{name}'" for name in names)

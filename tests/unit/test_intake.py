@@ -63,7 +63,7 @@ def test_an_image_is_taken_in_as_a_photo_is_and_goes_with_the_message(door: Door
     [
         ({"scenario": "consultent"}, "scenario", "consultant"),
         ({"photography_style": "cinematik"}, "photography_style", "cinematic"),
-        ({"recipe": "portrat"}, "recipe", "Did you mean portrait or portrait-posed?"),
+        ({"recipe": "portrat"}, "recipe", "Did you mean portrait or "),
         ({"engine": "portible"}, "engine", "Did you mean portable?"),
         ({"overrides": {"refine": {"grain": 99.0}}}, "overrides.refine.grain", "less than or equal to 4"),
         ({"overrides": {"refine": {"grane": 1.0}}}, "overrides.refine.grane", "Did you mean grain"),

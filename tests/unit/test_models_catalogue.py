@@ -207,14 +207,16 @@ def test_under_commercial_kontext_is_refused_by_its_licence() -> None:
         planned_job("commercial", OPERATIONS, portrait(engine="kontext"))
 
 
-def test_a_refused_job_is_offered_every_engine_that_could_do_all_of_its_steps() -> None:
+def test_a_refused_job_is_offered_every_engine_that_could_do_it_or_its_step() -> None:
     """The engines klein and qwen are among them, kontext and flux are not."""
     with pytest.raises(InvalidInput) as refused:
         planned_job("commercial", {MAKE.name: OPERATIONS[MAKE.name]}, engine="flux")
     assert refused.value.mend.startswith("Ask for engine 'portable' or engine 'klein' or engine 'qwen',")
     with pytest.raises(InvalidInput) as refused:
         planned_job("commercial", OPERATIONS, portrait(engine="flux"))
-    assert refused.value.mend.startswith("Choose a recipe with other models,")
+    assert refused.value.mend.startswith(
+        "Choose a recipe that gives step 'generate' to engine 'portable' or engine 'klein' or engine 'qwen', or have"
+    )
 
 
 def test_the_policy_research_and_the_portable_engine_let_every_job_in() -> None:

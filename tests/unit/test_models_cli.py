@@ -85,7 +85,7 @@ def test_the_portable_engine_needs_nothing(type_in: Type) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["check", "portrat"], "recipe: there is no recipe 'portrat'. Did you mean portrait or portrait-posed?"),
+        (["check", "rehersal"], "recipe: there is no recipe 'rehersal'. Did you mean rehearsal?"),
         (
             ["check", "portrait", "--engine", "fluxx"],
             "--engine: the recipe 'portrait' has no parameters for an engine 'fluxx'. Did you mean flux?",
