@@ -1,29 +1,38 @@
-"""The GPU engine of generate.text_to_image: FLUX paints the scene from words, PuLID holds it to the subject's face."""
+"""The GPU engine of generate: FLUX paints the scene from words or a picture, PuLID holds it to who is to be seen."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from services.generate.stage import FluxParams
-from shared.flux.decode import decode
-from shared.flux.denoise import Away, Step, denoise, start
+from services.generate.given import Drawing, drawings, people, regions, style
+from services.generate.stage import FluxImageParams, FluxParams
+from shared.flux.control import Applied, Controls, condition
+from shared.flux.control_models import mode_for
+from shared.flux.decode import decode, encode
+from shared.flux.denoise import Away, Extra, Step, denoise, start
+from shared.flux.ip_adapter import styled
 from shared.flux.latents import noise
+from shared.flux.painter import Painter
 from shared.flux.parts import proper_name, with_requirements
-from shared.flux.pulid.artifact import PulidIdentity
+from shared.flux.preview import shower
 from shared.flux.regions import subjects
-from shared.flux.schedules import shift_for, sigmas
+from shared.flux.schedules import shift_for, sigmas, strength_cut
 from shared.flux.speed import Speed
-from shared.flux.studio import Painter, Studio
-from shared.flux.told import Told, identity_in
+from shared.flux.studio import Studio
+from shared.flux.text import PromptEmbedding
+from shared.flux.told import Told
 from shared.models.device import wanted_device
 from shared.models.residency import Residency
 from shared.models.settings import flux_speed, models_folder
 from shared.models.shelf import Shelf
+from shared.vision.codec import decode as read
+from shared.vision.edges import fitted
 from shared.vision.output import image_output
 from shared.worker.operation import Outcome, Work
 
@@ -57,7 +66,9 @@ class FluxGenerate:
 
     def models(self, params: FluxParams) -> Mapping[str, str]:
         """Those of them that are there; `run` says which is missing. With them the settings that change pictures."""
-        names = [*with_requirements(params.model), proper_name(params.identity_model), *_strengths(params)]
+        beside = [one.model for one in params.controls] + ([params.ip_adapter] if params.ip_adapter else [])
+        names = [name for one in (params.model, *beside) for name in with_requirements(one)]
+        names += [proper_name(params.identity_model), *_strengths(params)]
         for name in names:
             if name not in self._digests:
                 digest = Shelf(self._folder).own_digest(name)
@@ -71,55 +82,101 @@ class FluxGenerate:
         return frozenset({self._studio.key(params.model, params.identity_model)})
 
     def run(self, work: Work[FluxParams]) -> Outcome:
+        """Output `image`: from noise, or from the picture at the input `image` where the operation has one.
+
+        Raises:
+            InvalidInput: inputs and parameters do not fit each other.
+            Permanent: weights are missing, damaged or of another kind.
+            ResourceExhausted: there is no room for them.
+        """
         params = work.params
-        who = identity_in(work.one("identity"), "identity", params.identity_model)
-        people = [] if who is None else [who]
-        told = self._told(params.prompt, people, "id", params)
-        away = self._told(params.negative_prompt, people, "uncond", params) if params.cfg != 1.0 else None
-        identity_model = params.identity_model if people else None
-        with self._studio.painting(
-            params.model, identity_model, _strengths(params), offloaded=work.plan > 0
-        ) as painter:
+        who, follow, wished = people(work), drawings(work), style(work)
+        words = self._studio.prompt(params.model, params.prompt)
+        others = self._studio.prompt(params.model, params.negative_prompt) if params.cfg != 1.0 else None
+        styles = self._studio.styles(wished.adapter, wished.picture) if wished is not None else None
+        identity_model = params.identity_model if who else None
+        with ExitStack() as held:
+            nets = [held.enter_context(self._studio.control(one.how.model)) for one in follow]
+            painter = held.enter_context(
+                self._studio.painting(params.model, identity_model, _strengths(params), offloaded=work.plan > 0)
+            )
             work.progress(_SHOWN_FROM)
+            controls = Controls(painter.transformer, self._at_work(painter, nets, follow))
+
+            def told(words: PromptEmbedding, tokens: Literal["id", "uncond"]) -> Told:
+                """What is led to, by the people's own tokens; or what is led away from, by nobody's."""
+                seen = subjects(
+                    who, regions(params), params.identity_weight, params.identity_start_step,
+                    params.width, params.height, self._device, self._dtype, tokens,
+                )  # fmt: skip
+                extras: list[Extra] = [controls if tokens == "id" else controls.again] if follow else []
+                if styles is not None:
+                    shown = styles.picture if tokens == "id" else styles.nothing
+                    extras.append(styled(painter.transformer, shown, params.ip_adapter_weight))
+                return Told(words, tuple(seen), tuple(extras))
+
+            show = shower(painter.vae, work.show)
+
+            def on_step(step: Step) -> None:
+                work.progress(_share(step))
+                show(step)
+
             levels = noise_levels(params)
-            x = start(noise(params.width, params.height, work.seed).to(self._device), levels)
-            latent = sample(painter, params, x, levels, told, away, lambda step: work.progress(_share(step)))
-            picture = decode(painter.vae, latent)
+            away = Away(told(others, "uncond").branch(), params.cfg, params.cfg_start_step) if others else None
+            latent = denoise(
+                painter.transformer,
+                self._start(painter, work, levels),
+                levels,
+                told(words, "id").branch(),
+                params.guidance,
+                away,
+                on_step,
+            )
+            picture = decode(painter.vae, latent, self._speed.vae_tiled_from_px)
         facts: dict[str, JsonValue] = {
             "identity": identity_model or "none",
-            "prompt_tokens_left_out": told.words.tokens_left_out,
+            "people": len(who),
+            "first_sigma": round(levels[0], 6),
+            "steps": len(levels) - 1,
+            "prompt_tokens_left_out": words.tokens_left_out,
         }
         return Outcome({"image": image_output(picture, "intermediate")}, facts)
 
-    def _told(
-        self, words: str, people: list[PulidIdentity], tokens: Literal["id", "uncond"], params: FluxParams
-    ) -> Told:
-        """Words, and the people by their own tokens or by nobody's."""
-        size = (params.width, params.height)
-        weight, start_step = params.identity_weight, params.identity_start_step
-        seen = subjects(people, (), weight, start_step, *size, self._device, self._dtype, tokens)
-        return Told(self._studio.prompt(params.model, words), tuple(seen))
+    def _start(self, painter: Painter, work: Work[FluxParams], levels: Sequence[float]) -> Tensor:
+        """The latent that sampling starts from, noised to the first of the levels."""
+        params = work.params
+        drawn = noise(params.width, params.height, work.seed).to(self._device)
+        blob = work.perhaps("image")
+        if blob is None:
+            return start(drawn, levels)
+        shown = fitted(read(blob), params.width, params.height)
+        return start(drawn, levels, encode(painter.vae, shown, self._speed.vae_tiled_from_px).to(self._device))
+
+    def _at_work(self, painter: Painter, nets: Sequence[Any], follow: Sequence[Drawing]) -> list[Applied]:
+        """Each ControlNet on its drawing."""
+        return [
+            Applied(
+                net=net,
+                condition=condition(net, painter.vae, one.picture, self._speed.vae_tiled_from_px),
+                mode=mode_for(one.how.model, one.how.kind, net),
+                strength=one.how.strength,
+                start=one.how.start,
+                end=one.how.end,
+            )
+            for net, one in zip(nets, follow, strict=True)
+        ]
 
 
 def noise_levels(params: FluxParams) -> list[float]:
     """The schedule's sigmas, one more than there are steps."""
     mu = shift_for(params.width, params.height) if params.shift is None else params.shift
-    levels: list[float] = sigmas(params.scheduler, params.steps, mu=mu).tolist()
-    return levels
-
-
-def sample(
-    painter: Painter,
-    params: FluxParams,
-    x: Tensor,
-    levels: list[float],
-    told: Told,
-    away: Told | None,
-    on_step: Callable[[Step], None],
-) -> Tensor:
-    """From a latent noised to the first of the levels to the picture's, led to what is told and away from the other."""
-    negative = None if away is None else Away(away.branch(), params.cfg, params.cfg_start_step)
-    return denoise(painter.transformer, x, levels, told.branch(), params.guidance, negative, on_step)
+    if not isinstance(params, FluxImageParams):
+        levels = sigmas(params.scheduler, params.steps, mu=mu)
+    elif params.schedule_cut == "comfy":
+        levels = sigmas(params.scheduler, params.steps, params.denoise, mu)
+    else:
+        levels = strength_cut(sigmas(params.scheduler, params.steps, mu=mu), params.denoise)
+    return [float(level) for level in levels]
 
 
 def _share(step: Step) -> float:

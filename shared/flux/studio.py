@@ -4,35 +4,33 @@ All of it is borrowed of a Residency, under keys that name weights and precision
 objects, whichever stage it is.
 """
 
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
 
 from shared.contracts.errors import ResourceExhausted
+from shared.flux.control_models import control_path, control_resident
 from shared.flux.decode import load_vae
-from shared.flux.ip_adapter import show_styles
+from shared.flux.ip_adapter import Style, adapter_paths, ip_adapter_resident, read_style, show_styles
 from shared.flux.loading import footprint, load_transformer, settle, stored_bytes
-from shared.flux.lora import drop_lora, load_lora, use_loras
-from shared.flux.parts import Parts, adapter_file, parts, proper_name
+from shared.flux.painter import Painter, in_force
+from shared.flux.parts import Parts, parts, proper_name
 from shared.flux.pulid.attention import PerceiverAttentionCA
 from shared.flux.pulid.injection import attach
 from shared.flux.pulid.weights import builder_of, load_pulid, pulid_file
 from shared.flux.residents import ModuleResident, bytes_of
-from shared.flux.speed import Speed, check_takes_loras, speed_up
+from shared.flux.speed import Speed, speed_up
 from shared.flux.text import EncoderPaths, Encoders, PromptEmbedding, PromptEncoder, load_encoders
 from shared.models.device import require_device, torch_facts
 from shared.models.memory import Plan, needs, plan_for
 from shared.models.process import residency
 from shared.models.residency import Residency, gigabytes
-
-ADAPTERS_KEPT = 8
-"""LoRA adapters that stay in a transformer, the ones used last: a hundred MB or more each."""
+from shared.vision.codec import Image
 
 BUFFERS_BYTES = 2**20
 """What text encoders hold besides the weights in their files: positions."""
@@ -43,30 +41,11 @@ PULID = "pulid_ca."
 """What the names of PuLID's attentions begin with; the rest of its file encodes photos."""
 
 
-class Painter(nn.Module):
-    """What paints: one resident, since its parts are needed at once.
+class Styles(NamedTuple):
+    """What either branch of true guidance sees of a style."""
 
-    Attributes:
-        transformer: a FluxTransformer2DModel, PuLID's modules attached if there are any.
-        vae: diffusers' AutoencoderKL.
-        attentions: PuLID's modules.
-        lock: of whoever paints: adapters and caches are the transformer's, so one step at a time.
-        adapters: LoRA adapters by their names and bytes, the least recently used first.
-        booked: the bytes it was said to take where it computes; None where its parts take turns there.
-        sped_up: whether the settings of speed were applied.
-    """
-
-    def __init__(
-        self, transformer: Any, vae: Any, attentions: Sequence[PerceiverAttentionCA], booked: int | None
-    ) -> None:
-        super().__init__()
-        self.transformer: Any = transformer
-        self.vae: Any = vae
-        self.attentions = nn.ModuleList(attentions)
-        self.lock = threading.Lock()
-        self.adapters: OrderedDict[str, int] = OrderedDict()
-        self.booked = booked
-        self.sped_up = False
+    picture: Style
+    nothing: Style
 
 
 class Studio:
@@ -144,8 +123,33 @@ class Studio:
         key = self.key(model, identity_model, offloaded=offloaded)
         with self.residency.use(key, lambda: self._painter(model, key)) as painter, painter.lock, self._memory():
             self._prepare(key, painter)
-            with self._in_force(key, painter, loras or {}):
+            with in_force(painter, self.folder, loras or {}, self.dtype, partial(self.residency.grow, key)):
                 yield painter
+
+    @contextmanager
+    def control(self, model: str) -> Iterator[Any]:
+        """A ControlNet on the device until the block ends. To be entered before `painting`, which is held alone.
+
+        Raises:
+            InvalidInput, Permanent, IntegrityError: as `shared.flux.control_models.control_path`; or it is damaged.
+            ResourceExhausted: there is no room.
+        """
+        path = control_path(self.folder, model)
+        key = f"{path}, {self._precision}"
+        with self.residency.use(key, lambda: control_resident(path, self.dtype, self.device)) as net:
+            yield net
+
+    def styles(self, adapter: str, picture: Image) -> Styles:
+        """A picture as an IP-Adapter reads it, and a black one. What reads them is given back at once.
+
+        Raises:
+            InvalidInput, Permanent, IntegrityError: as `shared.flux.ip_adapter.adapter_paths`; or a file is damaged.
+            ResourceExhausted: there is no room.
+        """
+        paths = adapter_paths(self.folder, adapter)
+        key = f"{paths.adapter}, {self._precision}"
+        with self.residency.use(key, lambda: ip_adapter_resident(*paths, self.dtype, self.device)) as reader:
+            return Styles(read_style(reader, picture), read_style(reader, None))
 
     def key(self, model: str, identity_model: str | None, *, offloaded: bool = False) -> str:
         """What the Residency knows a painter by.
@@ -251,40 +255,6 @@ class Studio:
             if painter.booked is not None:
                 self.residency.grow(key, bytes_of(painter) - painter.booked)
 
-    @contextmanager
-    def _in_force(self, key: str, painter: Painter, loras: Mapping[str, float]) -> Iterator[None]:
-        """With these adapters. Each is loaded once; afterwards all are at rest, which leaves no trace of them."""
-        if not loras:
-            yield
-            return
-        check_takes_loras(painter.transformer)
-        strengths = {proper_name(name): strength for name, strength in loras.items()}
-        try:
-            for name in strengths:
-                self._adapt(key, painter, name)
-            use_loras(painter.transformer, {_adapter(name): strength for name, strength in strengths.items()})
-            yield
-        finally:
-            use_loras(painter.transformer, {})
-            while len(painter.adapters) > ADAPTERS_KEPT:
-                name, size = painter.adapters.popitem(last=False)
-                drop_lora(painter.transformer, _adapter(name))
-                self.residency.grow(key, -size)
-
-    def _adapt(self, key: str, painter: Painter, name: str) -> None:
-        """Have an adapter in the transformer, and its bytes in the books."""
-        if name not in painter.adapters:
-            path = adapter_file(self.folder, name)
-            size = stored_bytes(path, self.dtype)
-            self.residency.grow(key, size)
-            try:
-                load_lora(painter.transformer, path, _adapter(name))
-            except BaseException:
-                self.residency.grow(key, -size)
-                raise
-            painter.adapters[name] = size
-        painter.adapters.move_to_end(name)
-
 
 def _everything(painter: Painter) -> nn.Module:
     return painter
@@ -292,8 +262,3 @@ def _everything(painter: Painter) -> nn.Module:
 
 def _beside(painter: Painter) -> nn.Module:
     return nn.ModuleList([painter.vae, painter.attentions])
-
-
-def _adapter(name: str) -> str:
-    """PEFT makes the name a part of the modules' names, where a dot would divide it."""
-    return name.replace(".", ":")

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from shared.contracts.errors import InvalidInput, Permanent
-from shared.flux.lora import load_lora, use_loras
+from shared.flux.lora import drop_lora, load_lora, use_loras
 from tests.engines.flux_models import assert_same, predict, tiny
 
 LAYERS = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_v")
@@ -63,6 +63,22 @@ def test_several_adapters_each_at_its_strength_and_at_rest(tmp_path: Path) -> No
     assert_same(predict(transformer), predict(tiny()))
     use_loras(transformer, {"one": 1.0})
     assert_same(predict(transformer), predict(merged({1: 1.0})))
+
+
+def test_an_adapter_can_be_taken_out_again(tmp_path: Path) -> None:
+    transformer = tiny()
+    for name, seed in (("one", 1), ("two:dots", 2)):
+        load_lora(transformer, saved(tmp_path, seed), name)
+    drop_lora(transformer, "one")
+    use_loras(transformer, {"two:dots": 0.5})
+    assert_same(predict(transformer), predict(merged({2: 0.5})))
+    assert not any(".one." in name for name, _ in transformer.named_parameters())
+
+
+def test_an_adapter_is_held_in_the_transformers_precision(tmp_path: Path) -> None:
+    transformer = tiny().bfloat16()
+    load_lora(transformer, saved(tmp_path, 1), "one")
+    assert {value.dtype for value in transformer.parameters()} == {torch.bfloat16}
 
 
 def test_alpha_over_rank_scales(tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from shared.contracts.errors import Permanent, ResourceExhausted
-from shared.flux import studio as studios
+from shared.flux import painter as painters
 from shared.flux import tiny
 from shared.flux.loading import footprint, stored_bytes
+from shared.flux.painter import Painter
 from shared.flux.pulid.context import IdentityCall, Subject
 from shared.flux.residents import bytes_of
 from shared.flux.speed import Speed
-from shared.flux.studio import Painter, Studio
+from shared.flux.studio import Studio
 from shared.models.process import use_residency
 from shared.models.residency import Budget, Residency
 from tests.engines.flux_models import assert_same
@@ -121,7 +122,7 @@ def test_adapters_are_loaded_once_booked_and_leave_no_trace(folder: Path) -> Non
 
 
 def test_the_adapters_used_last_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studios, "ADAPTERS_KEPT", 1)
+    monkeypatch.setattr(painters, "ADAPTERS_KEPT", 1)
     of = studio(folder)
     before, booked = painted(of), of.residency.figures().device_bytes
     one = painted(of, one=1.0)

@@ -296,6 +296,22 @@ def test_a_model_that_was_never_pinned_has_no_digest(shelf: Shelf) -> None:
         shelf.digest(PLAIN)
 
 
+def test_a_folder_of_ones_own_has_a_digest_by_the_same_rule(shelf: Shelf) -> None:
+    """Of what is pinned nothing is read; hidden files are a downloader's."""
+    own = shelf.folder / "own"
+    assert shelf.own_digest("own") is None
+    (own / "parts").mkdir(parents=True)
+    (own / "a.safetensors").write_bytes(b"weights")
+    one = digest(b"weights")
+    assert shelf.own_digest("own") == one
+    (own / "parts" / "b.json").write_bytes(b"{}")
+    (own / ".cache").write_bytes(b"x")
+    both = f"{one}  a.safetensors\n{digest(b'{}')}  parts/b.json\n".encode()
+    assert shelf.own_digest("own") == digest(both)
+    pin(shelf.folder, "own", {"a.safetensors": Pin(sha256="a" * 64, size=7)})
+    assert shelf.own_digest("own") == digest(both.replace(one.encode(), b"a" * 64))
+
+
 def test_each_model_is_told_with_its_licence() -> None:
     assert licences(["plain", "zipped/a.onnx", "own"], CATALOGUE) == {
         "plain": "MIT",

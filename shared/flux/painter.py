@@ -1,0 +1,102 @@
+"""What paints with FLUX: a transformer, PuLID's modules in it, an autoencoder, and the adapters it has read."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from shared.flux.loading import stored_bytes
+from shared.flux.lora import drop_lora, load_lora, use_loras
+from shared.flux.parts import adapter_file, proper_name
+from shared.flux.pulid.attention import PerceiverAttentionCA
+from shared.flux.speed import check_takes_loras
+
+ADAPTERS_KEPT = 8
+"""LoRA adapters that stay in a transformer, the ones used last: a hundred MB or more each."""
+
+
+class Painter(nn.Module):
+    """One resident, since its parts are needed at once.
+
+    Attributes:
+        transformer: a FluxTransformer2DModel, PuLID's modules attached if there are any.
+        vae: diffusers' AutoencoderKL.
+        attentions: PuLID's modules.
+        lock: of whoever paints: adapters and caches are the transformer's, so one step at a time.
+        adapters: LoRA adapters by their names and bytes, the least recently used first.
+        booked: the bytes it was said to take where it computes; None where its parts take turns there.
+        sped_up: whether the settings of speed were applied.
+    """
+
+    def __init__(
+        self, transformer: Any, vae: Any, attentions: Sequence[PerceiverAttentionCA], booked: int | None
+    ) -> None:
+        super().__init__()
+        self.transformer: Any = transformer
+        self.vae: Any = vae
+        self.attentions = nn.ModuleList(attentions)
+        self.lock = threading.Lock()
+        self.adapters: OrderedDict[str, int] = OrderedDict()
+        self.booked = booked
+        self.sped_up = False
+
+
+@contextmanager
+def in_force(
+    painter: Painter, folder: Path, loras: Mapping[str, float], dtype: torch.dtype, book: Callable[[int], None]
+) -> Iterator[None]:
+    """With these adapters. Each is loaded once; afterwards all are at rest, which leaves no trace of them.
+
+    Args:
+        painter: this caller's alone.
+        folder: of the models.
+        loras: strengths by the names of the adapters' folders.
+        dtype: of the weights in memory.
+        book: told how many bytes the painter is about to take more, or takes less.
+
+    Raises:
+        Permanent: an adapter is missing or of another model, or the settings of speed allow none.
+        ResourceExhausted: `book` finds no room.
+    """
+    if not loras:
+        yield
+        return
+    check_takes_loras(painter.transformer)
+    strengths = {proper_name(name): strength for name, strength in loras.items()}
+    try:
+        for name in strengths:
+            if name not in painter.adapters:
+                painter.adapters[name] = _read(painter.transformer, adapter_file(folder, name), name, dtype, book)
+            painter.adapters.move_to_end(name)
+        use_loras(painter.transformer, {_adapter(name): strength for name, strength in strengths.items()})
+        yield
+    finally:
+        use_loras(painter.transformer, {})
+        while len(painter.adapters) > ADAPTERS_KEPT:
+            name, size = painter.adapters.popitem(last=False)
+            drop_lora(painter.transformer, _adapter(name))
+            book(-size)
+
+
+def _read(transformer: Any, path: Path, name: str, dtype: torch.dtype, book: Callable[[int], None]) -> int:
+    """Have an adapter in the transformer; its bytes."""
+    size = stored_bytes(path, dtype)
+    book(size)
+    try:
+        load_lora(transformer, path, _adapter(name))
+    except BaseException:
+        if _adapter(name) in getattr(transformer, "peft_config", {}):
+            drop_lora(transformer, _adapter(name))
+        book(-size)
+        raise
+    return size
+
+
+def _adapter(name: str) -> str:
+    """PEFT makes the name a part of the modules' names, where a dot would divide it."""
+    return name.replace(".", ":")
