@@ -117,10 +117,10 @@ class FluxParams(Params):
     controls: Annotated[tuple[Control, ...], Field(max_length=3)] = Field(
         default=(), description="one for each control picture, in the order of the inputs"
     )
-    style_model: ModelName = Field(
-        default="flux-ip-adapter", description="reads the picture at `style`, if one is given"
+    ip_adapter: ModelName | None = Field(
+        default=None, description="reads the picture at `style`; must be named where there is one"
     )
-    style_weight: Annotated[float, Field(ge=0.0, le=2.0)] = Field(
+    ip_adapter_weight: Annotated[float, Field(ge=0.0, le=2.0)] = Field(
         default=0.6, description="how strongly the picture follows the one at `style`"
     )
     loras: Annotated[tuple[Lora, ...], Field(max_length=4)] = ()
@@ -212,11 +212,20 @@ STAGE = Stage(
             seeded=True,
             engines={
                 "portable": EngineSpec(ComposeParams, "services.generate.portable:PortableGenerate"),
-                "flux": EngineSpec(FluxParams, "services.generate.flux:FluxGenerate"),
+                "flux": EngineSpec(FluxParams, "services.generate.flux:FluxGenerate", smaller_plans=1),
                 "kontext": EngineSpec(KontextParams, "services.generate.edit.engine:kontext"),
                 "klein": EngineSpec(KleinParams, "services.generate.edit.engine:klein"),
                 "qwen": EngineSpec(QwenEditParams, "services.generate.edit.engine:qwen"),
             },
+        ),
+        Operation(
+            name="generate.image_to_image",
+            version=1,
+            inputs=("image", "photos", "identity"),
+            optional=EXTRA,
+            outputs=("image",),
+            seeded=True,
+            engines={"flux": EngineSpec(FluxImageParams, "services.generate.flux:FluxGenerate", smaller_plans=1)},
         ),
     ),
 )

@@ -29,8 +29,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.denoise import SHARED, Call, Extra
+from shared.flux.parts import adapter_file, proper_name
 from shared.flux.pulid.weights import check_layout, shapes, tensors
 from shared.flux.residents import ModuleResident
+from shared.models.catalogue import load_models
+from shared.models.shelf import Shelf
 from shared.vision.codec import Image
 
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
@@ -42,6 +45,12 @@ SEEING: Final = ("vision_model.", "visual_projection.")
 
 STYLE: Final = "ip_hidden_states"
 """The argument that blocks hand to their attention. Under diffusers' name blocks that know none pass over it."""
+
+ROLE: Final = "image adapter"
+"""What it is called in the catalogue."""
+
+ENCODER: Final = "clip-vit-large-patch14"
+OWN_ENCODER: Final = "image_encoder"
 
 MEND: Final = "Name the file that was published for this model; fetch it again if it is that one."
 
@@ -131,6 +140,33 @@ class Style:
 
     keys: Tensor
     values: Tensor
+
+
+class AdapterPaths(NamedTuple):
+    """Where an IP-Adapter's file and the folder of its vision encoder lie."""
+
+    adapter: Path
+    encoder: Path
+
+
+def adapter_paths(models: Path, name: str) -> AdapterPaths:
+    """Where an adapter lies in the models folder. One of your own may have its encoder in it, as `image_encoder`.
+
+    Raises:
+        InvalidInput: it is something else, by the catalogue.
+        Permanent: a file is missing; says which command brings it.
+        IntegrityError: one is cut short.
+    """
+    catalogue, shelf = load_models(), Shelf(models)
+    known = catalogue.named(name)
+    if known is not None and known.role != ROLE:
+        raise InvalidInput("ip_adapter", f"{name} is a {known.role}", "Name an IP-Adapter for FLUX.1.")
+    own = models / proper_name(name) / OWN_ENCODER
+    if known is None and own.is_dir():
+        return AdapterPaths(adapter_file(models, name), own)
+    for one in catalogue.with_requirements(ENCODER if known is None else known.name):
+        shelf.require(one)
+    return AdapterPaths(adapter_file(models, name), models / ENCODER)
 
 
 def load_adapter(path: Path, dtype: torch.dtype = torch.bfloat16, device: str | torch.device = "cpu") -> IpAdapter:
@@ -223,12 +259,12 @@ def styled(transformer: Any, style: Style, weight: float) -> Extra:
         InvalidInput: the picture was read by an adapter of another model, or the weight is no number.
     """
     if not np.isfinite(weight):
-        raise InvalidInput("style_weight", f"is {weight}", "Give a number; 0 is without the picture.")
+        raise InvalidInput("ip_adapter_weight", f"is {weight}", "Give a number; 0 is without the picture.")
     blocks, inner = len(transformer.transformer_blocks), transformer.inner_dim
     found = (style.keys.shape[0], style.keys.shape[-1])
     if found != (blocks, inner):
         said = f"is for {found[0]} double blocks {found[1]} wide, and the model has {blocks}, {inner} wide"
-        raise InvalidInput("style_model", said, "Name an IP-Adapter that was made for this model.")
+        raise InvalidInput("ip_adapter", said, "Name an IP-Adapter that was made for this model.")
     show_styles(transformer)
     weighted = Style(style.keys, (weight * style.values.float()).to(style.values.dtype))
 
