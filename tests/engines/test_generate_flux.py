@@ -134,10 +134,8 @@ def test_each_subject_has_a_picture_of_their_own(made: Made) -> None:
 def test_the_manifest_is_told_whether_an_identity_was_held_and_whether_all_words_were_read(
     engine: FluxGenerate,
 ) -> None:
-    assert engine.run(work(steps=1, identity=who())).facts == {
-        "identity": "pulid_flux_v0.9.1",
-        "prompt_tokens_left_out": 0,
-    }
+    held = engine.run(work(steps=1, identity=who())).facts
+    assert (held["identity"], held["prompt_tokens_left_out"]) == ("pulid_flux_v0.9.1", 0)
     facts = engine.run(work(steps=1, prompt="x" * 600)).facts
     assert facts["identity"] == "none"
     assert facts["prompt_tokens_left_out"] in range(85, 92)
