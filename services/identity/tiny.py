@@ -12,7 +12,7 @@ from torch import Tensor
 
 from services.identity import tiny_faces
 from services.identity.parsing import FaceParser
-from shared.flux import tiny
+from shared.flux.pulid import tiny
 from shared.flux.pulid.index import INDEX, IdentityIndex
 
 

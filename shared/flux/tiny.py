@@ -1,50 +1,22 @@
 """A FLUX of random weights and one megabyte, in diffusers' folder layout: `python -m shared.flux.tiny FOLDER`.
 
 It paints nothing, but it is loaded, told, sampled and decoded as FLUX.1-dev is, offline and in a second. Its latents
-have the real shape; widths and depths are small. The same seed gives the same files. Beside it PuLID and its vision
-tower of the same kind, for that transformer; `services.identity.tiny` writes their folder, `doctorgen models tiny`
-all of it.
+have the real shape; widths and depths are small. The same seed gives the same files. shared.flux.pulid.tiny is the
+identity model that goes with it.
 """
 
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from tokenizers.pre_tokenizers import ByteLevel
-from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 from transformers.utils import logging
 
-from shared.flux.pulid.eva import EvaTower
-from shared.flux.pulid.index import AttentionsShape, EvaShape, IdentityIndex, IDFormerShape
-from shared.flux.pulid.weights import Pulid, built
-
 WIDTH = 32
 """Of text embeddings, and of the transformer's tokens."""
-
-
-IDENTITY: Final = IdentityIndex(
-    idformer=IDFormerShape(
-        dim=32, depth=5, heads=2, head_dim=16, queries=32, id_tokens=2, out_dim=40, id_dim=536, vit_dim=48, ff_mult=2
-    ),
-    attentions=AttentionsShape(count=3, dim=WIDTH, heads=2, head_dim=16),
-    vision_tower=EvaShape(image_size=56, width=48, depth=5, heads=2, projected=24, taps=(1, 2, 3, 4, 5)),
-    face_parser_width=4,
-)
-"""PuLID's sizes for the transformer below: a cross-attention for its double block 0 and its single blocks 0 and 4."""
-
-PUBLISHED_NAMES: Final = {
-    "mlp.norm.": "mlp.ffn_ln.",
-    "attn.norm.": "attn.inner_attn_ln.",
-    "fc1_g": "w1",
-    "fc1_x": "w2",
-    "fc2": "w3",
-    "q_proj.bias": "q_bias",
-    "v_proj.bias": "v_bias",
-}
-"""EVA-CLIP's own names, by what timm calls them."""
 
 
 def transformer(seed: int = 0, *, double: int = 2, single: int = 5) -> Any:
@@ -97,30 +69,6 @@ def t5(seed: int = 0) -> tuple[Any, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return tokenizer, T5EncoderModel(config).eval()
-
-
-def pulid(seed: int = 0, index: IdentityIndex = IDENTITY) -> Pulid:
-    """PuLID: the encoder, and the cross-attentions of `transformer`'s places."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return built(index).eval()
-
-
-def vision_tower(seed: int = 0, index: IdentityIndex = IDENTITY) -> EvaTower:
-    """The tower that the encoder listens to."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return EvaTower(index.vision_tower).eval()
-
-
-def published_names(tower: EvaTower) -> dict[str, Tensor]:
-    """A tower's weights as its publisher's file names them."""
-    state = {}
-    for name, tensor in tower.trunk.state_dict().items():
-        for ours, theirs in PUBLISHED_NAMES.items():
-            name = name.replace(ours, theirs)  # noqa: PLW2901 - a name is changed step by step
-        state[f"visual.{name}"] = tensor
-    return state
 
 
 def pipeline(seed: int = 0) -> Any:

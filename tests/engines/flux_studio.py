@@ -6,9 +6,10 @@ import torch
 from safetensors.torch import save_file
 
 from shared.flux import tiny
+from shared.flux.pulid import tiny as tiny_pulid
 from shared.flux.pulid.index import INDEX, IdentityFiles
 
-TOKENS, ID_WIDTH = 4, tiny.IDENTITY.idformer.out_dim
+TOKENS, ID_WIDTH = 4, tiny_pulid.IDENTITY.idformer.out_dim
 PULIDS = ("pulid_flux_v0.9.0", "pulid_flux_v0.9.1")
 
 
@@ -18,8 +19,8 @@ def write_models(folder: Path) -> None:
     for seed, version in enumerate(PULIDS):
         file = f"{version}.safetensors"
         (folder / version).mkdir()
-        save_file(tiny.pulid(seed).state_dict(), folder / version / file)
-        index = tiny.IDENTITY.model_copy(update={"files": IdentityFiles(pulid=file)})
+        save_file(tiny_pulid.pulid(seed).state_dict(), folder / version / file)
+        index = tiny_pulid.IDENTITY.model_copy(update={"files": IdentityFiles(pulid=file)})
         (folder / version / INDEX).write_text(index.model_dump_json())
 
 

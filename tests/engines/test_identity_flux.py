@@ -21,13 +21,13 @@ from services.identity.crop512 import SIDE_PX, TEMPLATE, crop512
 from services.identity.flux import FluxEncoder, Seen, choose, join, look, nobody, refuse_strangers, worth
 from services.identity.measure import Looks
 from services.identity.networks import PARSER, VISION_TOWER, Encoders, borrowed, place_of
-from services.identity.parsing import grey_on_white, parse
+from services.identity.parsing import CLASSES, grey_on_white, parse
 from services.identity.stage import STAGE, FluxEncodeParams
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.pulid.artifact import PulidIdentity, load_identity
 from shared.flux.pulid.fusion import Fusion
 from shared.flux.pulid.index import INDEX, PUBLISHED
-from shared.flux.tiny import IDENTITY, published_names
+from shared.flux.pulid.tiny import IDENTITY, published_names
 from shared.models.catalogue import load_models
 from shared.models.lock import Pin, pin
 from shared.models.process import residency, use_residency
@@ -49,6 +49,13 @@ from tests.photos import astronaut, blurred, coffee, lit, png, scaled
 OWN = "our-pulid"
 PULID = "pulid_flux_v0.9.1"
 TOKENS = (IDENTITY.idformer.queries, IDENTITY.idformer.out_dim)
+
+
+class QuickParser(torch.nn.Sequential):
+    """Scores a place's class by its colour: the face parser's interface in a hundredth of its time."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.AvgPool2d(8), torch.nn.Conv2d(3, CLASSES, 1), torch.nn.Upsample(scale_factor=8))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,16 +86,22 @@ def networks(shelf: Shelf, engine: FluxEncoder) -> Iterator[Encoders]:
 
 
 @pytest.fixture(scope="module")
+def quick(networks: Encoders) -> Encoders:
+    """The same but for the face parser, which takes the most time, and whose answer is of no matter to most tests."""
+    return replace(networks, parser=QuickParser().eval().requires_grad_(False))
+
+
+@pytest.fixture(scope="module")
 def alone(engine: FluxEncoder) -> Outcome:
     """Of the one photo that most tests look at."""
     return encode(engine, marked_astronaut())
 
 
 @pytest.fixture(scope="module")
-def seen(networks: Encoders) -> list[Seen]:
+def seen(quick: Encoders) -> list[Seen]:
     """The astronaut, and darker."""
     photos = marked_astronaut(), lit(marked_astronaut(), 0.9)
-    return [look(networks, png(photo), None, params(), 1) for photo in photos]
+    return [look(quick, png(photo), None, params(), 1) for photo in photos]
 
 
 def params(**changes: Any) -> FluxEncodeParams:
@@ -164,15 +177,9 @@ def test_the_outputs_are_the_subject_s(alone: Outcome) -> None:
     assert {one.media_type for one in alone.outputs.values()} <= EXTENSIONS.keys(), "the store takes no others"
 
 
-def test_the_same_photos_give_the_same_bytes(engine: FluxEncoder, alone: Outcome) -> None:
-    """Whatever was encoded between."""
-    encode(engine, two_faces())
-    assert encode(engine, marked_astronaut()) == alone
-
-
-def test_a_large_photo_is_the_same_person(networks: Encoders, seen: list[Seen]) -> None:
+def test_a_large_photo_is_the_same_person(quick: Encoders, seen: list[Seen]) -> None:
     """Reduced to 1024 pixels before anything else; its size is told as it was handed in."""
-    large = look(networks, png(scaled(marked_astronaut(), 2.5)), None, params(), 1)
+    large = look(quick, png(scaled(marked_astronaut(), 2.5)), None, params(), 1)
     assert cosine(large, seen[0]) > 0.99
     assert large.looks.width_px == pytest.approx(2.5 * 93, rel=0.01)
     assert large.looks.sharpness == pytest.approx(seen[0].looks.sharpness, rel=0.3)
@@ -183,25 +190,20 @@ def cosine(one: Seen, other: Seen) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def test_half_precision_gives_nearly_the_same(networks: Encoders, alone: Outcome) -> None:
+def test_half_precision_gives_nearly_the_same(quick: Encoders, seen: list[Seen]) -> None:
     """As on a GPU: the vision tower and IDFormer in bf16, whose 8 bits are good for a per cent or two."""
-    halved = replace(
-        networks,
-        tower=deepcopy(networks.tower).bfloat16(),
-        idformer=deepcopy(networks.idformer).bfloat16(),
-    )
-    tokens = look(halved, png(marked_astronaut()), None, params(), 1).tokens
-    exact = identity(alone)
+    halved = replace(quick, tower=deepcopy(quick.tower).bfloat16(), idformer=deepcopy(quick.idformer).bfloat16())
+    tokens, exact = look(halved, png(marked_astronaut()), None, params(), 1).tokens, seen[0].tokens
     assert tokens.dtype == nobody(halved).dtype == torch.bfloat16
-    assert torch.linalg.vector_norm(tokens - exact.id) < 0.03 * torch.linalg.vector_norm(exact.id)
+    assert torch.linalg.vector_norm(tokens - exact) < 0.03 * torch.linalg.vector_norm(exact)
 
 
 # Several photos
 
 
 @pytest.mark.parametrize("fusion", get_args(Fusion))
-def test_photos_are_fused_as_told(networks: Encoders, seen: list[Seen], fusion: Fusion) -> None:
-    found = join(seen, nobody(networks), fusion, {"idformer": OWN})
+def test_photos_are_fused_as_told(quick: Encoders, seen: list[Seen], fusion: Fusion) -> None:
+    found = join(seen, nobody(quick), fusion, {"idformer": OWN})
     each = [one.tokens for one in seen]
     assert (found.about.photos, found.about.fusion) == (2, fusion)
     assert found.arcface.shape == (2, 512)
@@ -267,8 +269,8 @@ def test_a_pick_beyond_the_faces_is_refused(engine: FluxEncoder) -> None:
     )
 
 
-def test_the_caller_may_pick_a_face(networks: Encoders) -> None:
-    left, right = (look(networks, png(two_faces()), pick, params(), 1).crop for pick in (1, 2))
+def test_the_caller_may_pick_a_face(quick: Encoders) -> None:
+    left, right = (look(quick, png(two_faces()), pick, params(), 1).crop for pick in (1, 2))
     expected = crop512(two_faces(), np.array(ASTRONAUT_POINTS))
     assert np.abs(left.astype(int) - expected).mean() < 1.0
     assert np.abs(right.astype(int) - expected).mean() > 10.0
@@ -291,8 +293,7 @@ def test_a_small_face_is_refused(engine: FluxEncoder) -> None:
     ],
 )
 def test_a_poor_photo_is_refused_as_by_the_portable_engine(engine: FluxEncoder, photo: Image, message: str) -> None:
-    told = refusal(engine, marked_astronaut(), mark(photo, ASTRONAUT_MARK))
-    assert told.startswith(f"photos[2]: {message}")
+    assert refusal(engine, mark(photo, ASTRONAUT_MARK)).startswith(f"photos[1]: {message}")
 
 
 class Turned:
@@ -390,7 +391,7 @@ def test_parameters_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_nothing_is_opened_before_a_step_and_nothing_twice(shelf: Shelf) -> None:
-    """And what was put out for want of room comes back the same."""
+    """And the same photos give the same bytes, whatever was put out for want of room and encoded between."""
     photo = marked_astronaut()
     with use_residency(Residency(Budget(10**9, 10**9))) as fresh:
         engine = FluxEncoder(shelf, "cpu")
@@ -399,7 +400,7 @@ def test_nothing_is_opened_before_a_step_and_nothing_twice(shelf: Shelf) -> None
         first = encode(engine, photo)
         assert fresh.on_device() == engine.resident_keys(params())
         assert (fresh.figures().loads, fresh.drop_idle()) == (4, 4)
-        assert encode(engine, photo) == first
+        encode(engine, two_faces())
         assert encode(engine, photo) == first
         assert fresh.figures().loads == 8
 

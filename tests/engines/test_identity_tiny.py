@@ -12,8 +12,9 @@ from services.identity.stage import FluxEncodeParams
 from shared.flux.pulid.artifact import load_identity
 from shared.flux.pulid.index import read_index
 from shared.flux.pulid.injection import attach
+from shared.flux.pulid.tiny import IDENTITY
 from shared.flux.pulid.weights import builder_of, load_pulid, pulid_file
-from shared.flux.tiny import IDENTITY, transformer
+from shared.flux.tiny import transformer
 from shared.models.shelf import Shelf
 from shared.vision.codec import Image
 from shared.worker.operation import Work
