@@ -57,6 +57,9 @@ class Event(Contract):
     stage: Name | None = None
     attempt: Annotated[int, Field(ge=1)] | None = None
     fraction: Fraction | None = Field(default=None, description="of `progress`")
+    preview: ArtifactRef | None = Field(
+        default=None, description="of `progress`: a small JPEG or PNG of the step's picture as it comes into being"
+    )
     record: StepRecord | None = Field(default=None, description="of `finished`")
     retry_in_s: Seconds | None = Field(default=None, description="of `retrying`")
     error: ErrorAccount | None = Field(default=None, description="of `retrying`, `dead`, `refused`")

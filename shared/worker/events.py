@@ -23,6 +23,8 @@ def step_event(message: StepMessage, kind: EventKind, worker: str, **details: An
     """
     attempt = message.attempts + 1
     happening: tuple[object, ...] = (message.step.name, kind, attempt, details.get("fraction", ""))
+    if details.get("preview") is not None:
+        happening += (details["preview"].sha256,)
     if kind in TERMINAL:
         happening = (message.step.name, kind) if kind == "dead" else (kind,)
     return Event(

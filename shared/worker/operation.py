@@ -26,7 +26,15 @@ P = TypeVar("P", bound=Params)
 class Work(Generic[P]):
     """One step to be done, with its inputs fetched and checked.
 
-    `plan` is 0, or after running out of memory the number of a smaller plan (tiles, offload): slower, the same bytes.
+    Attributes:
+        params: as the engine's model.
+        inputs: blobs by the names of the operation's inputs.
+        seed: 0 where the operation has none.
+        progress: told now and then which fraction is done. What it raises, when the job is no longer wanted, ends the
+            step; so does `show`.
+        plan: 0, or after running out of memory the number of a smaller plan (tiles, offload): slower, the same bytes.
+        show: given a small picture of what is coming into being, a JPEG or PNG of at most 16 KiB, as often as one
+            likes: most are dropped. It is no output of the step; whoever listens to the job may see it.
     """
 
     params: P
@@ -34,6 +42,7 @@ class Work(Generic[P]):
     seed: int
     progress: Callable[[float], None] = field(default=lambda _: None)
     plan: int = 0
+    show: Callable[[bytes], None] = field(default=lambda _: None)
 
     def one(self, name: str) -> bytes:
         """The single blob of an input."""

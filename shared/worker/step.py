@@ -134,6 +134,7 @@ class StepContext:
     turn: Callable[[Prepared], AbstractContextManager[None]]
     reached: Callable[[Phase, StepMessage], None]
     progress: Callable[[float], None]
+    show: Callable[[bytes], None]
 
 
 def perform(prepared: Prepared, context: StepContext) -> tuple[Manifest, bool]:
@@ -163,7 +164,7 @@ def perform(prepared: Prepared, context: StepContext) -> tuple[Manifest, bool]:
 
     inputs = {name: tuple(blob.result() for blob in blobs) for name, blobs in fetched.items()}
     plan = min(message.plan, prepared.smaller_plans)
-    work = Work(prepared.params, inputs, message.step.seed or 0, context.progress, plan)
+    work = Work(prepared.params, inputs, message.step.seed or 0, context.progress, plan, context.show)
     with context.turn(prepared):
         context.reached("started", message)
         started_at, clock = now(), perf_counter()

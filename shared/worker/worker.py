@@ -46,6 +46,7 @@ from shared.worker.errors import classify
 from shared.worker.events import outgoing_event, step_event
 from shared.worker.limits import WorkerLimits
 from shared.worker.operation import Stage
+from shared.worker.previews import Previews
 from shared.worker.pulse import Pulse
 from shared.worker.step import (
     CorruptInputError,
@@ -229,8 +230,8 @@ class Worker:
             return
         message = message.model_copy(update={"attempts": message.attempts + crashes})
         deadline_s = self._limits.deadline_s(self.stage.name)
-        watch = Watch()
-        attempt = steps.submit(lambda: self._attempt(message, watch))
+        watch, previews = Watch(), Previews(self._store, self._io, message.subject)
+        attempt = steps.submit(lambda: self._attempt(message, watch, previews))
         try:
             self._settle(watch.result(attempt, deadline_s), message)
         except TimeoutError as error:
@@ -248,13 +249,15 @@ class Worker:
         except DevicePoisoned as error:
             self._settle(failed(message, error, self._origin, self._rng), message)
             raise WorkerSpentError(str(error)) from error
+        finally:
+            previews.close()
 
-    def _attempt(self, message: StepMessage, watch: Watch) -> Dispatch:
+    def _attempt(self, message: StepMessage, watch: Watch, previews: Previews) -> Dispatch:
         prepared: Prepared | None = None
         try:
             self._still_wanted(message)
             prepared = prepare(message, self._engines)
-            manifest, reused = perform(prepared, self._context(message, watch))
+            manifest, reused = perform(prepared, self._context(message, watch, previews))
             record = record_of(message, manifest, reused=reused)
             ahead = advance(message, manifest, record)
             if not message.is_last:
@@ -327,16 +330,21 @@ class Worker:
             else:
                 return
 
-    def _context(self, message: StepMessage, watch: Watch) -> StepContext:
+    def _context(self, message: StepMessage, watch: Watch, previews: Previews) -> StepContext:
         told = monotonic()
 
         def progress(fraction: float) -> None:
             nonlocal told
             self._still_wanted(message)
-            if monotonic() - told >= PROGRESS_INTERVAL_S:
+            preview = previews.take()
+            if preview is not None or monotonic() - told >= PROGRESS_INTERVAL_S:
                 told = monotonic()
-                event = step_event(message, "progress", self._origin.worker, fraction=round(fraction, 3))
-                self._broker.send(outgoing_event(event))
+                details = {"fraction": round(fraction, 3), "preview": preview}
+                self._broker.send(outgoing_event(step_event(message, "progress", self._origin.worker, **details)))
+
+        def show(picture: bytes) -> None:
+            self._still_wanted(message)
+            previews.show(picture)
 
         return StepContext(
             store=self._store,
@@ -346,6 +354,7 @@ class Worker:
             turn=lambda prepared: self._turn(prepared, watch),
             reached=self._reached,
             progress=progress,
+            show=show,
         )
 
     @contextmanager

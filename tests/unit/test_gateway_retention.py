@@ -116,6 +116,17 @@ def test_manifests_of_what_is_kept_stay_and_so_do_those_that_cannot_be_read(stor
     assert len(store.blobs) == 3
 
 
+def test_previews_go_with_the_intermediates_though_no_manifest_names_them(store: Aged, jobs: JobStore) -> None:
+    """A preview is found by its place and its age; the manifest of the step that showed it stays."""
+    kept = store_artifact(store, "dr-1", "result", b"picture", "image/png")
+    write_manifest(store, manifest(kept))
+    preview = store_artifact(store, "dr-1", "intermediate", b"small picture", "image/jpeg")
+    store.age(preview.key, 8)
+    assert expire(store, jobs, Retention(intermediate_days=7), now()) == {"intermediate": 1}
+    assert preview.key not in store.blobs
+    assert read_manifest(store, "dr-1", KEY) is not None
+
+
 def test_a_subject_with_a_job_under_way_is_left_for_another_time(store: Aged, jobs: JobStore) -> None:
     """The job may be about to read what has become old."""
     store.put_aged("subjects/doctor-1/photo/a.png", 99)

@@ -75,10 +75,10 @@ def pipeline() -> Iterator[Pipeline]:
 
 
 @contextmanager
-def running(*stages: Stage) -> Iterator[Pipeline]:
+def running(*stages: Stage, store: MemoryStore | None = None) -> Iterator[Pipeline]:
     broker = EmbeddedBroker()
     broker.declare(topology(retry_ladder_ms=POLICY.ladder_ms))
-    pipeline = Pipeline(broker, MemoryStore(), broker.listen(EVENTS, ("job.#",)))
+    pipeline = Pipeline(broker, store or MemoryStore(), broker.listen(EVENTS, ("job.#",)))
     observe = lambda phase, message: pipeline.phases.append((message.step.name, phase))  # noqa: E731
     workers = [
         Worker(stage, broker, pipeline.store, Origin("w", POLICY), usd_per_hour=3600, observe=observe, rng=Random(1))
