@@ -23,7 +23,7 @@ def shower(vae: Any, show: Callable[[bytes], None], every: int = 1) -> Callable[
 
     Args:
         vae: the autoencoder that the picture will be decoded with, where it can compute: the first time it is seen,
-            33 tiny latents are decoded with it.
+            33 tiny latents are decoded.
         show: given each picture, a JPEG of the latent's height and width, or fewer pixels where the longer side would
             have more than LONGEST_SIDE. What it raises ends the sampling.
         every: of how many steps one is shown, beginning with the first; the last always is.
