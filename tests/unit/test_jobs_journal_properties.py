@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import reduce
 from itertools import accumulate, pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.contracts.event import TERMINAL, Event
@@ -40,6 +40,8 @@ REPLAYS = st.builds(event, st.just("replayed"), at=MINUTES)
 STORIES_OF_RUNS = st.lists(
     st.builds(lambda told, run: told.model_copy(update={"run": run}), NEWS | ENDINGS | REPLAYS, RUNS), max_size=12
 )
+enough = settings(max_examples=60, deadline=None)
+"""Ten properties look at the same kinds of story, so each kind is looked at some hundreds of times."""
 MAY_FOLLOW: dict[JobState, set[JobState]] = {
     "accepted": {"running", *ENDS.values()},
     "running": {*ENDS.values()},
@@ -63,12 +65,14 @@ def of_run(told: Iterable[Event], run: int) -> list[Event]:
     return [each.model_copy(update={"run": run}) for each in told]
 
 
+@enough
 @given(STORIES_WITH_ONE_END, st.data())
 def test_with_one_terminal_event_neither_order_nor_repetition_matters(told: list[Event], data: st.DataObject) -> None:
     """The whole job is the same: state, steps, error, result, instants."""
     assert after(shuffled(data, told)) == after(told)
 
 
+@enough
 @given(STORIES, st.data())
 def test_steps_never_depend_on_order_or_repetition(told: list[Event], data: st.DataObject) -> None:
     """Even where several terminal events race."""
@@ -76,6 +80,7 @@ def test_steps_never_depend_on_order_or_repetition(told: list[Event], data: st.D
     assert (one.steps, one.updated_at) == (other.steps, other.updated_at)
 
 
+@enough
 @given(STORIES)
 def test_the_job_ends_as_its_first_terminal_event_says(told: list[Event]) -> None:
     ends = [each for each in told if each.kind in TERMINAL]
@@ -85,6 +90,7 @@ def test_the_job_ends_as_its_first_terminal_event_says(told: list[Event]) -> Non
         assert (ended.state, ended.error, ended.result) == (first.kind, first.error, first.result)
 
 
+@enough
 @given(STORIES)
 def test_nothing_goes_backwards(told: list[Event]) -> None:
     """Not the job's state, its clock, a step's attempts or its progress; and what is finished stays finished."""
@@ -99,18 +105,21 @@ def test_nothing_goes_backwards(told: list[Event]) -> None:
             assert is_now.state != "waiting" or was.state == "waiting"
 
 
+@enough
 @given(STORIES_OF_RUNS.filter(bool))
 def test_telling_an_event_again_changes_nothing(told: list[Event]) -> None:
     once = after(told)
     assert apply(once, told[-1]) == once
 
 
+@enough
 @given(STORIES_OF_RUNS)
 def test_the_job_is_always_one_that_the_contract_allows(told: list[Event]) -> None:
     ended = after(told)
     assert Job.model_validate(ended.model_dump()) == ended
 
 
+@enough
 @given(STORIES_OF_RUNS)
 def test_a_job_shows_its_newest_run_and_ends_as_that_runs_first_terminal_event_says(told: list[Event]) -> None:
     standing = after(told)
@@ -122,6 +131,7 @@ def test_a_job_shows_its_newest_run_and_ends_as_that_runs_first_terminal_event_s
         assert (standing.state, standing.error, standing.result) == (first.kind, first.error, first.result)
 
 
+@enough
 @given(STORIES_OF_RUNS)
 def test_every_run_ends_at_most_once(told: list[Event]) -> None:
     """Looked at after each event, a run was never seen in two terminal states."""
@@ -130,6 +140,7 @@ def test_every_run_ends_at_most_once(told: list[Event]) -> None:
     assert len(ended) == len(set(ended))
 
 
+@enough
 @given(STORIES, st.lists(NEWS, max_size=12), ENDINGS, st.data())
 def test_within_a_new_run_with_one_end_neither_order_nor_repetition_matters(
     before: list[Event], news: list[Event], end: Event, data: st.DataObject
@@ -143,6 +154,7 @@ def test_within_a_new_run_with_one_end_neither_order_nor_repetition_matters(
     assert after(mixed, ended) == after(told, ended)
 
 
+@enough
 @given(STORIES_OF_RUNS)
 def test_runs_only_count_up_and_a_finished_step_stays_finished_in_all_of_them(told: list[Event]) -> None:
     for before, later in pairwise(accumulate(told, apply, initial=job())):
