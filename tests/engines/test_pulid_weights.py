@@ -10,9 +10,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from shared.contracts.errors import Permanent
+from shared.flux.pulid import tiny
 from shared.flux.pulid.attention import PerceiverAttentionCA
 from shared.flux.pulid.idformer import IDFormer
-from shared.flux.pulid.weights import Pulid, load_pulid, published
+from shared.flux.pulid.index import INDEX, IdentityFiles
+from shared.flux.pulid.weights import Pulid, builder_of, load_idformer, load_pulid, published, pulid_file
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -142,3 +144,32 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
         path.write_bytes(content)
     with pytest.raises(Permanent, match=re.escape(str(path))):
         load_pulid(path)
+
+
+def test_the_encoder_alone_is_that_of_the_whole(tmp_path: Path) -> None:
+    """Read without the cross-attentions, which must be in the file all the same."""
+    path = tmp_path / "pulid.safetensors"
+    state = _small().state_dict()
+    save_file(state, path)
+    alone = load_idformer(path, torch.float32, _small)
+    whole = load_pulid(path, torch.float32, build=_small).pulid_encoder
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(alone.state_dict()[name], tensor), name
+    save_file({name: one for name, one in state.items() if name.startswith("pulid_encoder.")}, path)
+    with pytest.raises(Permanent, match="missing: pulid_ca"):
+        load_idformer(path, torch.float32, _small)
+
+
+def test_a_folder_of_one_s_own_says_its_file_and_its_sizes(tmp_path: Path) -> None:
+    """The catalogue's names have their file and their size where no index stands beside it."""
+    index = tiny.IDENTITY.model_copy(update={"files": IdentityFiles(pulid="weights/ours.safetensors")})
+    (tmp_path / "ours" / "weights").mkdir(parents=True)
+    (tmp_path / "ours" / INDEX).write_text(index.model_dump_json())
+    with pytest.raises(Permanent, match=r"weights/ours\.safetensors is missing, which .*identity_index\.json names"):
+        pulid_file(tmp_path, "ours")
+    save_file(tiny.pulid().state_dict(), tmp_path / "ours" / "weights" / "ours.safetensors")
+    loaded = load_pulid(pulid_file(tmp_path, "ours"), torch.float32, build=builder_of(tmp_path, "ours"))
+    assert len(loaded.pulid_ca) == index.attentions.count
+    assert builder_of(tmp_path, "pulid_flux_v0.9.1") is published
+    with pytest.raises(Permanent, match=r"`doctorgen models download pulid_flux_v0\.9\.1` brings it"):
+        pulid_file(tmp_path, "pulid_flux_v0.9.1")

@@ -13,6 +13,9 @@ from services.gateway.defaults import GenerationDefaults
 from shared.contracts.brief import Brief
 from shared.contracts.errors import InvalidInput
 from shared.contracts.recipe import Recipe
+from shared.models.catalogue import load_models
+from shared.models.needs import PlannedStep
+from shared.models.policy import forbidden
 
 BUILT_IN = load_recipes(None)
 PORTRAIT = BUILT_IN["portrait"]
@@ -80,6 +83,27 @@ def test_the_judge_expects_the_size_that_is_made(recipe: Recipe) -> None:
     steps = {step.name: step for step in recipe.steps}
     made, judged = steps[recipe.result.split(".")[0]], steps[recipe.verdict.split(".")[0]]
     assert (judged.params["width"], judged.params["height"]) == (made.params["width"], made.params["height"])
+
+
+def test_the_rehearsal_is_done_by_the_gpu_engines_whatever_engine_is_asked_for() -> None:
+    """With models that every licence policy allows, and a likeness that needs no weights."""
+    rehearsal = BUILT_IN["rehearsal"]
+    engines = {step.name: step.engine for step in rehearsal.steps}
+    assert engines == {
+        "identity": "flux",
+        "likeness": "portable",
+        "generate": "flux",
+        "upscale": "portable",
+        "qa": "portable",
+    }
+    steps = {step.name: step for step in rehearsal.steps}
+    assert steps["identity"].engines["flux"]["model"] == steps["generate"].engines["flux"]["identity_model"]
+    assert steps["qa"].inputs["identity"] == "likeness.identity"
+    pinned = []
+    for step in (steps["identity"], steps["generate"]):
+        params = OPERATIONS[step.operation].engines["flux"].parse(step.engines["flux"], step.name)
+        pinned.append(PlannedStep(step.name, step.operation, "flux", params.model_dump(mode="json")))
+    assert forbidden(load_models(), "commercial", pinned) == ()
 
 
 def test_the_default_recipe_exists() -> None:
