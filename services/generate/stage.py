@@ -47,6 +47,12 @@ class Control(Params):
         default=False, description="the picture is an ordinary one, and its edges are drawn first (canny, scribble)"
     )
 
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        if self.from_picture and self.kind not in {"canny", "scribble"}:
+            raise ValueError(f"'{self.kind}' is not drawn here: hand the drawing in ready, with from_picture: false")
+        return self
+
 
 class Lora(Params):
     """An adapter of the transformer's weights."""

@@ -1,11 +1,8 @@
 """ControlNets for FLUX as they are published: where they lie, what they know, and how they are read.
 
-A file is read only if every tensor that the architecture asks for is there, in its shape, and none besides.
-
 Sources: diffusers `FluxControlNetModel` (0.42); the cards of InstantX' and Shakker-Labs' models for modes and kinds.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +13,8 @@ from diffusers import FluxControlNetModel
 
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.fp8 import read_weights, stored_shapes
-from shared.flux.loading import CONFIG, _compare, _shards, _some, stored_bytes
+from shared.flux.layout import CONFIG, check_names, check_shapes, config_of, shards
+from shared.flux.loading import stored_bytes
 from shared.flux.parts import adapter_file, proper_name
 from shared.flux.residents import ModuleResident
 from shared.models.catalogue import load_models
@@ -24,6 +22,8 @@ from shared.models.shelf import Shelf
 
 ROLE: Final = "ControlNet"
 """What it is called in the catalogue."""
+
+CONTROLNET: Final = "ControlNet for FLUX.1"
 
 ROPE: Final = (16, 56, 56)
 """How FLUX.1 shares an attention head's 128 channels among the axes of a position; no file says it."""
@@ -101,13 +101,13 @@ def load_control(
     Raises:
         Permanent: it is no ControlNet for FLUX, tensors are missing or too many, or a file cannot be read.
     """
-    files = _shards(path) if path.is_dir() else [path]
+    files = shards(path) if path.is_dir() else [path]
     shapes = stored_shapes(files)
-    config = _config_of(path) if (path / CONFIG).is_file() else _config_for(path, shapes, rope)
+    config = config_of(path, "FluxControlNetModel") if (path / CONFIG).is_file() else _config_for(path, shapes, rope)
     with torch.device("meta"):
         net: Any = FluxControlNetModel.from_config(config)
-    _complain(path, set(net.state_dict()), set(shapes))
-    _compare(path, net, shapes)
+    check_names(path, CONTROLNET, set(net.state_dict()), set(shapes))
+    check_shapes(path, net, shapes)
     net.load_state_dict(read_weights(files, dtype, device), assign=True)
     return net.eval().requires_grad_(requires_grad=False)
 
@@ -122,18 +122,6 @@ def control_resident(path: Path, dtype: torch.dtype, device: torch.device | str)
     return ModuleResident(f"ControlNet {path.name}", lambda: load_control(path, dtype), size, device)
 
 
-def _config_of(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-    if config.get("_class_name") != "FluxControlNetModel":
-        raise Permanent(
-            f"{folder} holds a {config.get('_class_name')}, not a FluxControlNetModel. Name a ControlNet for FLUX.1."
-        )
-    if "quantization_config" in config:
-        method = config["quantization_config"].get("quant_method")
-        raise Permanent(f"{folder} is quantised by {method}. Use the version in bf16 or a single file in fp8.")
-    return config
-
-
 def _config_for(path: Path, shapes: Mapping[str, tuple[int, ...]], rope: Sequence[int]) -> dict[str, Any]:
     """The architecture, read off the tensors.
 
@@ -142,7 +130,7 @@ def _config_for(path: Path, shapes: Mapping[str, tuple[int, ...]], rope: Sequenc
     """
     telling = ("x_embedder.weight", "context_embedder.weight", "time_text_embed.text_embedder.linear_1.weight",
                "transformer_blocks.0.attn.norm_q.weight")  # fmt: skip
-    _complain(path, set(telling), set(shapes) & set(telling))
+    check_names(path, CONTROLNET, set(telling), set(shapes) & set(telling))
     (width, channels), (_, words), (_, pooled), (head,) = (shapes[name] for name in telling)
     hint = shapes.get("input_hint_block.conv_out.weight", (None,))[0]
     if sum(rope) != head:
@@ -165,16 +153,3 @@ def _config_for(path: Path, shapes: Mapping[str, tuple[int, ...]], rope: Sequenc
 
 def _blocks(shapes: Mapping[str, tuple[int, ...]], kind: str) -> int:
     return len({name.split(".")[1] for name in shapes if name.startswith(f"{kind}.")})
-
-
-def _complain(path: Path, expected: set[str], found: set[str]) -> None:
-    said = [
-        f"{len(names)} tensors {are}: {_some(sorted(names))}."
-        for are, names in (("are missing", expected - found), ("are not expected", found - expected))
-        if names
-    ]
-    if said:
-        raise Permanent(
-            f"{path.name} is not the ControlNet for FLUX.1 it should be. {' '.join(said)} Fetch it again, or name one "
-            "in diffusers' layout."
-        )

@@ -1,16 +1,12 @@
 """FLUX.1 transformers from diffusers' folders and from the publisher's single files, and where they fit.
 
-A file is read only if every tensor that the architecture asks for is there, in its shape, and none besides: what is
-missing would stay random and what is left over would have meant something.
-
 Sources: diffusers `convert_flux_transformer_checkpoint_to_diffusers` and `FluxTransformer2DModel`; the publisher's
 `flux/model.py` for the names in single files.
 """
 
-import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,9 +17,9 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.contracts.errors import Permanent
 from shared.flux.fp8 import read_weights, stored_shapes
+from shared.flux.layout import CONFIG, check_names, check_shapes, config_of, shards, some
 from shared.models.memory import Footprint, Plan
 
-SHOWN: Final = 10
 WIDTH: Final = 3072
 INSIDE: Final = "model.diffusion_model."
 """What the transformer's names begin with in a file that holds the whole pipeline."""
@@ -31,8 +27,7 @@ BESIDE: Final = ("vae.", "first_stage_model.", "text_encoders.", "cond_stage_mod
 """What the other models' names begin with there."""
 T = TypeVar("T")
 
-CONFIG: Final = "config.json"
-WEIGHTS: Final = "diffusion_pytorch_model.safetensors"
+TRANSFORMER: Final = "FLUX.1 transformer"
 
 
 class Depth(BaseModel):
@@ -67,18 +62,18 @@ def load_transformer(
     """
     if path.is_dir():
         folder = _transformer_folder(path)
-        model = _empty(_config_of(folder))
-        shapes = stored_shapes(_shards(folder))
-        _complain(path, model.state_dict(), shapes)
-        _compare(path, model, shapes)
-        weights = read_weights(_shards(folder), dtype, device)
+        model = _empty(config_of(folder, "FluxTransformer2DModel"))
+        shapes = stored_shapes(shards(folder))
+        check_names(path, TRANSFORMER, model.state_dict(), shapes)
+        check_shapes(path, model, shapes)
+        weights = read_weights(shards(folder), dtype, device)
     else:
         model = _empty(_config_for(path, _transformer_part(stored_shapes([path])), depth))
         # nobody else holds the tensors: the converter takes them one by one, and the fused are never there twice
         weights = convert_flux_transformer_checkpoint_to_diffusers(
             _transformer_part(read_weights([path], dtype, device, lambda name: not name.startswith(BESIDE)))
         )
-        _compare(path, model, {name: tuple(weight.shape) for name, weight in weights.items()})
+        check_shapes(path, model, {name: tuple(weight.shape) for name, weight in weights.items()})
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(requires_grad=False)
 
@@ -89,7 +84,7 @@ def footprint(path: Path, dtype: torch.dtype = torch.bfloat16) -> Footprint:
     Raises:
         Permanent: as `load_transformer`, where the headers tell.
     """
-    files = _shards(_transformer_folder(path)) if path.is_dir() else [path]
+    files = shards(_transformer_folder(path)) if path.is_dir() else [path]
     shapes = _transformer_part(stored_shapes(files))
     layers: dict[str, int] = defaultdict(int)
     blocks: dict[str, int] = defaultdict(int)
@@ -99,7 +94,7 @@ def footprint(path: Path, dtype: torch.dtype = torch.bfloat16) -> Footprint:
         if "_blocks." in name:
             blocks[".".join(name.split(".")[:2])] += size
     if not blocks:
-        raise Permanent(f"{path.name} holds no FLUX.1 transformer: no blocks among {_some(sorted(shapes))}.")
+        raise Permanent(f"{path.name} holds no FLUX.1 transformer: no blocks among {some(sorted(shapes))}.")
     weights = sum(layers.values())
     return Footprint(
         weights=weights,
@@ -138,27 +133,6 @@ def settle(transformer: Any, plan: Plan, device: torch.device | str) -> None:
     )
 
 
-def _some(names: Collection[str]) -> str:
-    """The first ten and the count."""
-    shown = ", ".join(list(names)[:SHOWN])
-    return shown if len(names) <= SHOWN else f"{shown}, … ({len(names)} in all)"
-
-
-def _complain(path: Path, expected: Collection[str], found: Collection[str]) -> None:
-    missing = sorted(set(expected) - set(found))
-    unexpected = sorted(set(found) - set(expected))
-    said = [
-        f"{len(names)} tensors {are}: {_some(names)}."
-        for are, names in (("are missing", missing), ("are not expected", unexpected))
-        if names
-    ]
-    if said:
-        raise Permanent(
-            f"{path.name} is not the FLUX.1 transformer it should be. {' '.join(said)} Fetch it again, or name the "
-            "right file."
-        )
-
-
 def _transformer_part(tensors: Mapping[str, T]) -> dict[str, T]:
     """Of a whole pipeline's file the transformer, by its own names; of its own file everything."""
     if not any(name.startswith(INSIDE) for name in tensors):
@@ -171,16 +145,6 @@ def _empty(config: dict[str, Any]) -> Any:
         return FluxTransformer2DModel.from_config(config)
 
 
-def _compare(path: Path, model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    others = [
-        f"{name} {list(shapes[name])} for {list(weight.shape)}"
-        for name, weight in model.state_dict().items()
-        if shapes[name] != tuple(weight.shape)
-    ]
-    if others:
-        raise Permanent(f"{path.name} is of another architecture. {len(others)} of another shape: {_some(others)}.")
-
-
 def _config_for(path: Path, published: Mapping[str, tuple[int, ...]], depth: Depth) -> dict[str, Any]:
     """The architecture of a single file, read off its tensors.
 
@@ -190,7 +154,7 @@ def _config_for(path: Path, published: Mapping[str, tuple[int, ...]], depth: Dep
     if "transformer_blocks.0.attn.to_q.weight" in published:
         raise Permanent(f"{path.name} has diffusers' names: name the folder that holds it beside its {CONFIG}.")
     guidance = any(name.startswith("guidance_in.") for name in published)
-    _complain(path, published_names(depth, guidance=guidance), published)
+    check_names(path, TRANSFORMER, published_names(depth, guidance=guidance), published)
     width = published["img_in.weight"][0]
     rows = {published[f"single_blocks.{block}.linear1.weight"][0] for block in range(depth.single)}
     if width != WIDTH or rows != {7 * WIDTH}:
@@ -231,27 +195,3 @@ def published_names(depth: Depth, *, guidance: bool) -> set[str]:
 def _transformer_folder(path: Path) -> Path:
     """The transformer's folder, of a pipeline's or its own."""
     return path / "transformer" if (path / "transformer" / CONFIG).is_file() else path
-
-
-def _config_of(folder: Path) -> dict[str, Any]:
-    if not (folder / CONFIG).is_file():
-        raise Permanent(f"{folder} is no diffusers folder: there is no {CONFIG}. Fetch the model again.")
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-    if config.get("_class_name") != "FluxTransformer2DModel":
-        raise Permanent(
-            f"{folder} holds a {config.get('_class_name')}, not a FluxTransformer2DModel. Name a FLUX.1 transformer."
-        )
-    if "quantization_config" in config:
-        method = config["quantization_config"].get("quant_method")
-        raise Permanent(f"{folder} is quantised by {method}. Use the version in bf16 or a single file in fp8.")
-    return config
-
-
-def _shards(folder: Path) -> list[Path]:
-    index = folder / f"{WEIGHTS}.index.json"
-    if index.is_file():
-        return sorted({folder / Path(shard).name for shard in json.loads(index.read_text())["weight_map"].values()})
-    if not (folder / WEIGHTS).is_file():
-        pickled = "; its pickled weights are never loaded" if list(folder.glob("*.bin")) else ""
-        raise Permanent(f"There is no {WEIGHTS} in {folder}{pickled}. Fetch the model again.")
-    return [folder / WEIGHTS]

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from shared.contracts.errors import Permanent
 from shared.flux.fp8 import dequantised, read_weights
+from shared.flux.layout import WEIGHTS
 from shared.flux.loading import (
-    WEIGHTS,
     WIDTH,
     Depth,
     footprint,
