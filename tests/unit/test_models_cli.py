@@ -2,13 +2,16 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from doctor_image_gen.cli import models
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import Settings
 from shared.models.catalogue import load_models
+from shared.models.lock import read_pins
 from shared.models.needs import needs, planned
 from shared.models.settings import models_folder
 from tests.unit.typed import Type
@@ -80,6 +83,55 @@ def test_what_is_there_but_not_converted_is_not_downloaded_again(type_in: Type, 
 def test_the_portable_engine_needs_nothing(type_in: Type) -> None:
     said = type_in("models", "check", "portrait", "--engine", "portable")
     assert (said.status, said.out) == (0, "portrait with engine portable: no models are needed\n")
+
+
+def test_a_recipe_whose_steps_name_their_engines_needs_none_named(type_in: Type) -> None:
+    """And whoever lacks the models of random numbers is told which command makes them."""
+    said = type_in("models", "check", "rehearsal")
+    assert said.status == 1
+    assert "rehearsal with the engines that its steps name: 0 of 2 models are there; to download: " in said.out
+    assert "│ tiny-flux " in said.out
+    assert "│ tiny-pulid " in said.out
+    assert "`doctorgen models tiny` makes it" in type_in("models", "download", "tiny-flux").err
+
+
+def test_without_the_libraries_making_models_says_what_to_install(
+    type_in: Type, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine with the portable engines alone."""
+    monkeypatch.setattr(models, "TINY", {"tiny-flux": "nowhere_installed.tiny"})
+    said = type_in("models", "tiny")
+    assert said.status != 0
+    assert "nowhere_installed is not installed" in said.err
+    assert "requirements-gpu.txt" in said.err
+    assert not (folder / "tiny-flux").exists()
+
+
+def written(folder: Path) -> None:
+    """A stand-in for what makes tiny-pulid: it takes torch seconds to be imported."""
+    (folder / "antelopev2").mkdir(parents=True, exist_ok=True)
+    for file in ("identity_index.json", "pulid.safetensors", "eva_clip.safetensors", "face_parsing.safetensors"):
+        (folder / file).write_bytes(bytes(800_000))
+    (folder / "antelopev2" / "glintr100.onnx").write_bytes(bytes(1_300_000))
+
+
+def test_models_of_random_numbers_are_pinned_and_may_be_made_anew(
+    type_in: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder of the user's choice, with the command that tries them there, on a CPU where there is no GPU."""
+    monkeypatch.setattr(models, "torch_facts", lambda: None)
+    monkeypatch.delenv("DOCTORGEN_DEVICE", raising=False)
+    monkeypatch.setattr(models, "TINY", {"tiny-pulid": __name__})
+    monkeypatch.setattr(sys.modules[__name__], "write", written, raising=False)
+    own = tmp_path / "my weights"
+    assert type_in("models", "tiny", str(own)).status == 0
+    (own / "tiny-pulid" / "pulid.safetensors").write_bytes(bytes(900_000))
+    said = type_in("models", "tiny", str(own))
+    assert said.status == 0
+    assert f"tiny-pulid: 4.5 MB in {own / 'tiny-pulid'}\n" in said.out
+    assert "random numbers" in said.out
+    assert f"DOCTORGEN_MODELS_DIR='{own}' DOCTORGEN_DEVICE=cpu doctorgen generate --recipe rehearsal " in said.out
+    assert read_pins(own)["tiny-pulid"]["pulid.safetensors"].size == 800_000
 
 
 @pytest.mark.parametrize(
