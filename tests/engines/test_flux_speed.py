@@ -230,6 +230,21 @@ def test_fp8_weights_compiled_are_as_they_are(vae: AutoencoderKL) -> None:
     assert_same(predict(both), predict(narrow))
 
 
+def test_multiplied_in_fp8_the_prediction_moves_little(vae: AutoencoderKL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Token by token and row by row; on a CPU, where torch can and torchao's check is for GPUs. Modulations stay."""
+    pytest.importorskip("torchao")
+    monkeypatch.setattr("shared.flux.speed.check_fp8", lambda *_, **__: None)
+    monkeypatch.setattr("torchao.quantization.quant_api._check_hardware_support", lambda _: None)
+    transformer, plain = tiny(num_single_layers=1).bfloat16(), tiny(num_single_layers=1).bfloat16()
+    both = Speed(fp8="weights_and_activations", fused_qkv=True, compiled_blocks=True)
+    speed_up(transformer, vae, both, compiler="eager")
+    wide, rounded = predict(plain).float(), predict(transformer).float()
+    assert 0 < (rounded - wide).norm() / wide.norm() < 0.05
+    linears = {name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear)}
+    narrow = {name for name, module in linears.items() if hasattr(module.weight, "qdata")}
+    assert narrow == {name for name in linears if "transformer_blocks." in name and ".norm" not in name}
+
+
 def test_without_torchao_fp8_is_refused(vae: AutoencoderKL, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.flux.speed.find_spec", lambda _: None)
     with pytest.raises(Permanent, match="needs torchao"):
