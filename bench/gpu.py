@@ -28,9 +28,9 @@ from typing import Any
 import torch
 
 from bench.figures import HEADER, Figure
-from tests import torchvision_cpu
+from shared.models.libraries import mend_torchvision
 
-torchvision_cpu.install()
+mend_torchvision()
 
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn

@@ -9,7 +9,9 @@ from doctor_image_gen.cli.console import console
 from doctor_image_gen.cli.progress import Progress
 from doctor_image_gen.cli.wishes import options_of, request_of
 from doctor_image_gen.generator import DoctorImageGenerator
+from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.result import Generated, Metadata
+from doctor_image_gen.settings import Settings
 from shared.contracts.errors import InvalidInput
 
 
@@ -24,7 +26,9 @@ def generate(arguments: argparse.Namespace) -> int:
         "settings": options_of(arguments),
         **request_of(arguments),
     }
-    with DoctorImageGenerator() as generator, Progress(quiet=arguments.json) as progress:
+    settings = Settings.load()
+    recipe = find_recipe(settings.user_folder, words["settings"].get("recipe") or settings.generation.recipe)
+    with DoctorImageGenerator(settings) as generator, Progress(recipe, quiet=arguments.json) as progress:
         if arguments.batch:
             outcomes = generator.batch_generate(
                 arguments.doctor_image,

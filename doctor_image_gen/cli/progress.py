@@ -1,6 +1,6 @@
 """Live progress bars, one a stage, fed by events."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from types import TracebackType
 from typing import Self
 
@@ -10,14 +10,19 @@ from rich.progress import Progress as Bars
 
 from doctor_image_gen.cli.parser import STAGES
 from shared.contracts.event import TERMINAL, Event
-
-STEPS_OF_STAGE = {"swap": 3}
+from shared.contracts.recipe import Recipe, stage_of
 
 
 class Progress:
-    """Shows how far each stage is, over all jobs it has heard of. Writes to standard error; says nothing if quiet."""
+    """Shows how far each stage is, over all jobs it has heard of. Writes to standard error; says nothing if quiet.
 
-    def __init__(self, *, quiet: bool) -> None:
+    Args:
+        recipe: that all jobs follow.
+        quiet: show nothing.
+    """
+
+    def __init__(self, recipe: Recipe, *, quiet: bool) -> None:
+        self._steps = Counter(stage_of(step.operation) for step in recipe.steps)
         self._bars = Bars(
             TextColumn("{task.description:>9}"),
             BarColumn(),
@@ -46,11 +51,11 @@ class Progress:
         self._bars.start()
         if event.job_id not in self._jobs:
             self._jobs.add(event.job_id)
-            for stage in STAGES:
+            for stage in (stage for stage in STAGES if stage in self._steps):
                 task = self._tasks.get(stage)
                 if task is None:
                     task = self._tasks[stage] = self._bars.add_task(stage, total=0, note="")
-                self._bars.update(task, total=STEPS_OF_STAGE.get(stage, 1) * len(self._jobs))
+                self._bars.update(task, total=self._steps[stage] * len(self._jobs))
         fraction = {"finished": 1.0, "progress": event.fraction or 0.0}.get(event.kind, 0.0)
         done = self._done[event.stage]
         done[(event.job_id, event.step)] = fraction

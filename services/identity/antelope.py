@@ -1,5 +1,6 @@
 """antelopev2 of InsightFace: finds a photo's faces and describes whose they are."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,9 @@ class Antelope:
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         for size in range(det_size, min_det_size - 1, -LADDER_STEP_PX):
             self.app.prepare(ctx_id=0, det_thresh=min_score, det_size=(size, size))
-            found = self.app.get(bgr)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "`estimate` is deprecated", FutureWarning)  # in insightface
+                found = self.app.get(bgr)
             if found:
                 return tuple(sorted(map(_face, found), key=lambda face: (-face.area, face.box)))
         return ()

@@ -14,9 +14,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+from transformers.utils.logging import disable_progress_bar
 
 from shared.contracts.errors import Permanent
 from shared.flux.fp8 import read_weights
+
+disable_progress_bar()  # a worker has a log, and no screen
 
 CACHE_BYTES = 256 * 1024 * 1024
 """Sixty prompts of 512 tokens of 4096 values in 16 bits."""

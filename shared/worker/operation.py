@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from shared.contracts.artifacts import ArtifactKind
 from shared.contracts.base import Parameters, invalid_input
+from shared.models.libraries import mend_torchvision
 
 
 class Params(BaseModel):
@@ -122,6 +123,7 @@ class EngineSpec:
 
     def build(self) -> Engine[Params]:
         """Import the engine's module and make the engine."""
+        mend_torchvision()
         module, _, name = self.factory.partition(":")
         engine: Engine[Params] = getattr(import_module(module), name)()
         return engine

@@ -22,7 +22,6 @@ from tests.e2e.deployment import ROOT, Deployment
 LIMIT_S = 300
 """A process imports torch, diffusers, timm and insightface: half a minute on a busy machine."""
 
-CPU_ONLY = Path(__file__).parent / "cpu_only"
 STAGES = ("identity", "generate")
 STEPS = ("identity", "likeness", "generate", "upscale", "qa")
 
@@ -46,7 +45,7 @@ class Tiny:
     def environment(self) -> dict[str, str]:
         """Of a process that is to use it."""
         return {
-            "PYTHONPATH": f"{CPU_ONLY}{os.pathsep}{ROOT}",
+            "PYTHONPATH": str(ROOT),
             "HF_HUB_OFFLINE": "1",
             "DOCTORGEN_DEVICE": "cpu",
             "DOCTORGEN_MODELS_DIR": str(self.folder),
@@ -83,7 +82,7 @@ def rehearsal(photo: Path, output: Path, seed: int) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     folder = tmp_path_factory.mktemp("rehearsal")
-    path = {"PYTHONPATH": f"{CPU_ONLY}{os.pathsep}{ROOT}", "HF_HUB_OFFLINE": "1"}
+    path = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     return Tiny(folder / "weights", doctorgen(folder, path, "models", "tiny", "weights"))
 
 

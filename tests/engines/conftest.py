@@ -4,6 +4,6 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests import torchvision_cpu
+from shared.models.libraries import mend_torchvision
 
-torchvision_cpu.install()
+mend_torchvision()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from doctor_image_gen.cli.progress import Progress
+from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import Settings
 from doctor_image_gen.stack import Connections
 from shared.contracts.base import now
@@ -301,7 +302,7 @@ def event(kind: EventKind, step: str | None = None, stage: str | None = None, fr
 
 
 def test_progress_is_shown_stage_by_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(quiet=False) as progress:
+    with Progress(find_recipe(None, "portrait"), quiet=False) as progress:
         progress.tell(event("accepted"))
         progress.tell(event("started", "hands", "swap"))
         progress.tell(event("finished", "hands", "swap"))
@@ -313,12 +314,12 @@ def test_progress_is_shown_stage_by_stage(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_refusal_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(quiet=False) as progress:
+    with Progress(find_recipe(None, "portrait"), quiet=False) as progress:
         progress.tell(event("refused"))
     assert capsys.readouterr() == ("", "")
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(quiet=True) as progress:
+    with Progress(find_recipe(None, "portrait"), quiet=True) as progress:
         progress.tell(event("finished", "hands", "swap"))
     assert capsys.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""Lets a torchvision that was built for CUDA be imported beside a torch without it.
+"""Makes a torchvision that was built for CUDA importable beside a torch without it; see shared/models/libraries.py.
 
 Its compiled operators cannot be loaded then, and its import fails for want of `nms`; timm and transformers, which
 import it, fail with it. Where the operators load nothing is done.
