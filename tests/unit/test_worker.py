@@ -41,6 +41,7 @@ class Pipeline:
     ear: Subscription
     events: list[Event] = field(default_factory=list)
     phases: list[tuple[str, str]] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
 
     def publish(self, message: StepMessage) -> None:
         self.broker.publish(step_outgoing(message))
@@ -84,6 +85,7 @@ def running(*stages: Stage, store: MemoryStore | None = None) -> Iterator[Pipeli
         Worker(stage, broker, pipeline.store, Origin("w", POLICY), usd_per_hour=3600, observe=observe, rng=Random(1))
         for stage in stages
     ]
+    pipeline.workers += workers
     threads = [threading.Thread(target=worker.run) for worker in workers]
     for thread in threads:
         thread.start()

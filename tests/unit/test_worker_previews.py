@@ -255,6 +255,22 @@ def test_a_step_ends_well_whatever_the_store_does_with_what_it_shows(store: Gate
         assert pipeline.until_ended().kind == "done"
 
 
+def test_a_step_stays_in_hand_until_its_last_picture_is_stored(store: Gated) -> None:
+    """So an erasure, which waits for what workers have in hand, removes that picture, too. The job goes on meanwhile."""
+    synthetic.during[0] = lambda work: work.show(FIRST) if work.params.word == "a" else None
+    with running(REFINE, UPSCALE, QA, store=store) as pipeline:
+        pipeline.publish(first_message(store, word="a"))
+        assert pipeline.until_ended().kind == "done"
+        (held,) = pipeline.workers[0].beat().in_hand
+        assert (held.job_id, held.step) == ("job-1", "one")
+        store.let.set()
+        until = monotonic() + PATIENCE_S
+        while pipeline.workers[0].beat().in_hand:
+            assert monotonic() < until
+            sleep(0.005)
+        assert store.previews() == [FIRST]
+
+
 def test_an_event_with_another_picture_is_another_event() -> None:
     message = first_message(MemoryStore())
 
