@@ -256,7 +256,7 @@ def test_a_step_ends_well_whatever_the_store_does_with_what_it_shows(store: Gate
 
 
 def test_a_step_stays_in_hand_until_its_last_picture_is_stored(store: Gated) -> None:
-    """So an erasure, which waits for what workers have in hand, removes that picture, too. The job goes on meanwhile."""
+    """So an erasure, which waits for what workers have in hand, removes that picture. The job goes on meanwhile."""
     synthetic.during[0] = lambda work: work.show(FIRST) if work.params.word == "a" else None
     with running(REFINE, UPSCALE, QA, store=store) as pipeline:
         pipeline.publish(first_message(store, word="a"))
