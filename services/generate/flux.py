@@ -39,6 +39,9 @@ from shared.worker.operation import Outcome, Work
 _SHOWN_FROM, _SHOWN_TO = 0.05, 0.95
 """The sampling's part of the progress."""
 
+PREVIEWS = 10
+"""How often a picture that comes into being is shown, about."""
+
 
 class FluxGenerate:
     """Borrows its models of the process's Residency. One step at a time.
@@ -115,7 +118,7 @@ class FluxGenerate:
                     extras.append(styled(painter.transformer, shown, params.ip_adapter_weight))
                 return Told(words, tuple(seen), tuple(extras))
 
-            show = shower(painter.vae, work.show)
+            show = shower(painter.vae, work.show, every=max(1, params.steps // PREVIEWS))
 
             def on_step(step: Step) -> None:
                 work.progress(_share(step))

@@ -200,7 +200,7 @@ def predict(
         pooled_projections=prompt.pooled,
         encoder_hidden_states=prompt.sequence,
         txt_ids=torch.zeros(prompt.sequence.shape[1], 3, device=x.device),
-        img_ids=image_ids(height, width).to(x.device),
+        img_ids=image_ids(height, width, x.device),
         step=step,
         count=count,
         sigma=sigma,

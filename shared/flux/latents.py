@@ -45,9 +45,10 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     return patches.reshape(batch, values // 4, height, width)
 
 
-def image_ids(height: int, width: int) -> Tensor:
+def image_ids(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Where each token of a latent of `height` x `width` stands: fp32 [tokens, 3] of (0, row, column)."""
-    rows, columns = torch.meshgrid(torch.arange(height // 2), torch.arange(width // 2), indexing="ij")
+    axes = (torch.arange(side // 2, device=device) for side in (height, width))
+    rows, columns = torch.meshgrid(*axes, indexing="ij")
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3).float()
 
 
