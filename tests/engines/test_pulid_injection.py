@@ -211,15 +211,15 @@ def test_a_batch_is_its_images_one_by_one(transformer: Any, attentions: list[Per
 
 
 def test_calls_at_once_do_not_mix() -> None:
-    """Twelve threads, each with its own identity and weight, on one model: each gets what it gets alone."""
+    """Fifty threads, each with its own identity and weight, on one model: each gets what it gets alone."""
     transformer = _transformer(doubles=1, singles=1)
     attach(transformer, _attentions(2))
-    calls = [IdentityCall([_subject(seed=seed, weight=0.5 + seed / 12)]) for seed in range(12)]
+    calls = [IdentityCall([_subject(seed=seed, weight=0.5 + seed / 50)]) for seed in range(50)]
     alone = [_run(transformer, call) for call in calls]
     ready = Barrier(len(calls))
 
     def together(call: IdentityCall) -> Tensor:
-        ready.wait(timeout=10)
+        ready.wait(timeout=30)
         with torch.no_grad():
             return _run(transformer, call)
 
