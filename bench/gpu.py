@@ -28,9 +28,9 @@ from typing import Any
 import torch
 
 from bench.figures import HEADER, Figure
-from shared.models.libraries import mend_torchvision
+from shared.models.libraries import prepare_libraries
 
-mend_torchvision()
+prepare_libraries()
 
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn

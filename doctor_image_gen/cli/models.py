@@ -22,7 +22,7 @@ from shared.models.catalogue import Model, ModelCatalogue, load_models
 from shared.models.device import DEVICE, torch_facts, wanted_device
 from shared.models.download import check_room, check_sources
 from shared.models.download import download as bring
-from shared.models.libraries import mend_torchvision
+from shared.models.libraries import prepare_libraries
 from shared.models.lock import forget
 from shared.models.needs import NEEDS_NONE, needs, planned
 from shared.models.shelf import Shelf, Standing
@@ -173,7 +173,7 @@ def tiny(arguments: argparse.Namespace) -> int:
 
 
 def _writer(module: str) -> Callable[[Path], None]:
-    mend_torchvision()
+    prepare_libraries()
     try:
         write: Callable[[Path], None] = import_module(module).write  # by name, when asked: it imports torch
     except ModuleNotFoundError as error:

@@ -1,5 +1,6 @@
 """What has to be done before an engine's libraries are imported."""
 
+import logging
 import sys
 import threading
 from collections.abc import Sequence
@@ -10,16 +11,22 @@ from types import ModuleType
 
 IMPORT_TORCHVISION = frozenset({"timm", "transformers", "diffusers", "torchvision"})
 
+CHATTER = ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
+
 _MENDER = "shared.flux.torchvision_cpu"
 """By name, since it imports torch, which who comes here need not have."""
 
 
-def mend_torchvision() -> None:
-    """Let a torchvision that was built for CUDA be imported beside a torch without it.
+def prepare_libraries() -> None:
+    """To be called before an engine's module is imported. Costs next to nothing, and imports nothing yet.
 
-    pip installs such a pair on machines without a GPU. It is put right when the first library that needs it is
-    imported; until then this costs nothing. Where the pair fits, nothing is changed.
+    A torchvision that was built for CUDA can then be imported beside a torch without it: pip installs such a pair on
+    machines without a GPU. It is put right when the first library that needs it is imported; where the pair fits,
+    nothing is changed. And torchao no longer tells whoever imports diffusers which kernels it cannot load: where fp8
+    is wanted, `shared.flux.speed` says what is missing.
     """
+    for name in CHATTER:
+        logging.getLogger(name).setLevel(logging.ERROR)
     if not any(isinstance(finder, _Before) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Before())
 

@@ -12,7 +12,17 @@ from shared.models.catalogue import Model, ModelCatalogue
 NEEDS_NONE = "portable"
 """The engine whose weights ship inside its libraries."""
 
-NAMING = {"model", "identity_model", "encoder", "restorer", "detector", "upscaler", "parser", "controlnet", "ip_adapter"}
+NAMING = {
+    "model",
+    "identity_model",
+    "encoder",
+    "restorer",
+    "detector",
+    "upscaler",
+    "parser",
+    "controlnet",
+    "ip_adapter",
+}
 """Parameters whose value names a model, whether it is in the catalogue or not."""
 
 NO_MODEL = {"", "none"}

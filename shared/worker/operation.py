@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from shared.contracts.artifacts import ArtifactKind
 from shared.contracts.base import Parameters, invalid_input
-from shared.models.libraries import mend_torchvision
+from shared.models.libraries import prepare_libraries
 
 
 class Params(BaseModel):
@@ -123,7 +123,7 @@ class EngineSpec:
 
     def build(self) -> Engine[Params]:
         """Import the engine's module and make the engine."""
-        mend_torchvision()
+        prepare_libraries()
         module, _, name = self.factory.partition(":")
         engine: Engine[Params] = getattr(import_module(module), name)()
         return engine

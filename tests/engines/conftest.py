@@ -4,6 +4,6 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from shared.models.libraries import mend_torchvision
+from shared.models.libraries import prepare_libraries
 
-mend_torchvision()
+prepare_libraries()
