@@ -1,10 +1,10 @@
 """The GPU engine of generate: FLUX paints the scene from words or a picture, PuLID holds it to who is to be seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import JsonValue
@@ -21,10 +21,11 @@ from shared.flux.latents import noise
 from shared.flux.painter import Painter
 from shared.flux.parts import proper_name, with_requirements
 from shared.flux.preview import shower
+from shared.flux.pulid.artifact import PulidIdentity
 from shared.flux.regions import subjects
 from shared.flux.schedules import shift_for, sigmas, strength_cut
 from shared.flux.speed import Speed
-from shared.flux.studio import Studio
+from shared.flux.studio import Studio, Styles
 from shared.flux.text import PromptEmbedding
 from shared.flux.told import Told
 from shared.models.device import wanted_device
@@ -41,6 +42,14 @@ _SHOWN_FROM, _SHOWN_TO = 0.05, 0.95
 
 PREVIEWS = 10
 """How often a picture that comes into being is shown, about."""
+
+
+class Beside(NamedTuple):
+    """What speaks to the transformer in one run beside words. Controls may be of no drawing at all."""
+
+    people: tuple[PulidIdentity, ...]
+    controls: Controls
+    styles: Styles | None
 
 
 class FluxGenerate:
@@ -98,42 +107,26 @@ class FluxGenerate:
         others = self._studio.prompt(params.model, params.negative_prompt) if params.cfg != 1.0 else None
         styles = self._studio.styles(wished.adapter, wished.picture) if wished is not None else None
         identity_model = params.identity_model if who else None
+        levels = noise_levels(params)
         with ExitStack() as held:
             nets = [held.enter_context(self._studio.control(one.how.model)) for one in follow]
             painter = held.enter_context(
                 self._studio.painting(params.model, identity_model, _strengths(params), offloaded=work.plan > 0)
             )
             work.progress(_SHOWN_FROM)
-            controls = Controls(painter.transformer, self._at_work(painter, nets, follow))
-
-            def told(words: PromptEmbedding, tokens: Literal["id", "uncond"]) -> Told:
-                """What is led to, by the people's own tokens; or what is led away from, by nobody's."""
-                seen = subjects(
-                    who, regions(params), params.identity_weight, params.identity_start_step,
-                    params.width, params.height, self._device, self._dtype, tokens,
-                )  # fmt: skip
-                extras: list[Extra] = [controls if tokens == "id" else controls.again] if follow else []
-                if styles is not None:
-                    shown = styles.picture if tokens == "id" else styles.nothing
-                    extras.append(styled(painter.transformer, shown, params.ip_adapter_weight))
-                return Told(words, tuple(seen), tuple(extras))
-
-            show = shower(painter.vae, work.show, every=max(1, params.steps // PREVIEWS))
-
-            def on_step(step: Step) -> None:
-                work.progress(_share(step))
-                show(step)
-
-            levels = noise_levels(params)
-            away = Away(told(others, "uncond").branch(), params.cfg, params.cfg_start_step) if others else None
+            beside = Beside(who, Controls(painter.transformer, self._at_work(painter, nets, follow)), styles)
+            away = None
+            if others is not None:
+                led_away = self._told(painter, params, others, beside, "uncond").branch()
+                away = Away(led_away, params.cfg, params.cfg_start_step)
             latent = denoise(
                 painter.transformer,
                 self._start(painter, work, levels),
                 levels,
-                told(words, "id").branch(),
+                self._told(painter, params, words, beside, "id").branch(),
                 params.guidance,
                 away,
-                on_step,
+                _teller(painter, work),
             )
             picture = decode(painter.vae, latent, self._speed.vae_tiled_from_px)
         facts: dict[str, JsonValue] = {
@@ -144,6 +137,26 @@ class FluxGenerate:
             "prompt_tokens_left_out": words.tokens_left_out,
         }
         return Outcome({"image": image_output(picture, "intermediate")}, facts)
+
+    def _told(
+        self,
+        painter: Painter,
+        params: FluxParams,
+        words: PromptEmbedding,
+        beside: Beside,
+        tokens: Literal["id", "uncond"],
+    ) -> Told:
+        """What is led to, by the people's own tokens ("id"); or what is led away from, by nobody's ("uncond")."""
+        seen = subjects(
+            beside.people, regions(params), params.identity_weight, params.identity_start_step,
+            params.width, params.height, self._device, self._dtype, tokens,
+        )  # fmt: skip
+        wanted = tokens == "id"
+        extras: list[Extra] = [beside.controls if wanted else beside.controls.again]
+        if beside.styles is not None:
+            shown = beside.styles.picture if wanted else beside.styles.nothing
+            extras.append(styled(painter.transformer, shown, params.ip_adapter_weight))
+        return Told(words, tuple(seen), tuple(extras))
 
     def _start(self, painter: Painter, work: Work[FluxParams], levels: Sequence[float]) -> Tensor:
         """The latent that sampling starts from, noised to the first of the levels."""
@@ -182,8 +195,15 @@ def noise_levels(params: FluxParams) -> list[float]:
     return [float(level) for level in levels]
 
 
-def _share(step: Step) -> float:
-    return _SHOWN_FROM + (_SHOWN_TO - _SHOWN_FROM) * step.number / step.count
+def _teller(painter: Painter, work: Work[FluxParams]) -> Callable[[Step], None]:
+    """What tells of each step that is taken, and shows the picture now and then."""
+    show = shower(painter.vae, work.show, every=max(1, work.params.steps // PREVIEWS))
+
+    def tell(step: Step) -> None:
+        work.progress(_SHOWN_FROM + (_SHOWN_TO - _SHOWN_FROM) * step.number / step.count)
+        show(step)
+
+    return tell
 
 
 def _strengths(params: FluxParams) -> dict[str, float]:
