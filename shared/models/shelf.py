@@ -1,5 +1,6 @@
 """What of a model is there, and whether it is what it should be. Nothing here loads a weight."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from shared.contracts.errors import IntegrityError, Permanent
 from shared.models.catalogue import Model, ModelFile
 from shared.models.lock import Pin, pin, pin_of, read_pins
 from shared.storage.digest import sha256
+
+log = logging.getLogger(__name__)
 
 State = Literal["ready", "to convert", "missing", "truncated", "wrong"]
 
@@ -102,7 +105,7 @@ class Shelf:
                     _expected(by_size, expected),
                     f"{found.size} bytes, SHA-256 {found.sha256}",
                 )
-            elif file not in pins and not findings.keys() & {*path.parents}:  # an unfinished folder is not pinned
+            elif pins.get(file) != found and not findings.keys() & {*path.parents}:  # no unfinished folder
                 seen[file] = found
         if seen:
             pin(self.folder, model.name, seen)
@@ -121,7 +124,7 @@ class Shelf:
         Raises:
             Permanent: one is missing, or not converted yet; says which command brings it. Or the model is a pickle that
                 cannot be converted: those are never loaded.
-            IntegrityError: one is truncated.
+            IntegrityError: one is truncated, or is not what was pinned. Files that were changed since are read through.
         """
         if not model.loadable:
             raise Permanent(f"{model.title} is a pickle that cannot be converted yet, and pickles are not loaded.")
@@ -131,7 +134,9 @@ class Shelf:
             raise error(f"{model.title}: {standing.findings[0]}")
         if standing.state == "to convert":
             raise Permanent(f"{model.title} is not converted yet. `doctorgen models convert {model.name}` does it.")
-        return {file: self.path(model, file) for file in self.loaded(model)}
+        files = {file: self.path(model, file) for file in self.loaded(model)}
+        self._check_changed(model, files)
+        return files
 
     def loaded(self, model: Model) -> list[str]:
         """The paths of the files that an engine loads: those that the conversion gives, else the downloaded ones."""
@@ -158,7 +163,7 @@ class Shelf:
     def own_digest(self, name: str) -> str | None:
         """The digest of all files in a folder of one's own, by the same rule; None where there are none.
 
-        A file that is not pinned, or has another size than its pin, is read through.
+        A file that is not pinned, or was changed since, is read through.
         """
         root = self.folder / name
         pins = read_pins(self.folder).get(name, {})
@@ -167,9 +172,30 @@ class Shelf:
             file = path.relative_to(root)
             if path.is_file() and not _is_hidden(file):
                 pinned = pins.get(file.as_posix())
-                fits = pinned is not None and pinned.size == path.stat().st_size
-                digests[file.as_posix()] = pinned.sha256 if pinned is not None and fits else pin_of(path).sha256
+                untouched = pinned is not None and pinned.fits(path)
+                digests[file.as_posix()] = pinned.sha256 if pinned is not None and untouched else pin_of(path).sha256
         return _digest_of(digests) if digests else None
+
+    def _check_changed(self, model: Model, files: Mapping[str, Path]) -> None:
+        """Read through the pinned files that were changed since, and note their new time if they are what they were.
+
+        Raises:
+            IntegrityError: one is not.
+        """
+        pins = read_pins(self.folder).get(model.name, {})
+        again: dict[str, Pin] = {}
+        for file, path in files.items():
+            if file in pins and not pins[file].fits(path):
+                again[file] = pin_of(path)
+                expected, found = pins[file].sha256, again[file].sha256
+                if found != expected:
+                    finding = Finding(model, path, "wrong", f"SHA-256 {expected}", f"SHA-256 {found}")
+                    raise IntegrityError(f"{model.title}: {finding}")
+        if again:
+            try:
+                pin(self.folder, model.name, again)
+            except OSError as error:  # a folder that only others may write to: then it is read through each time
+                log.info("%s: the lock file cannot be written (%s)", self.folder, error)
 
     def _download_findings(self, model: Model, pins: dict[str, Pin]) -> Iterator[Finding]:
         for file in model.files:

@@ -1,6 +1,7 @@
 """The models folder: what is there, what is pinned, what is damaged, and how downloads mend it."""
 
 import json
+import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -90,7 +91,8 @@ def digest(data: bytes) -> str:
 def test_a_download_pins_what_came_and_is_not_repeated(shelf: Shelf) -> None:
     source = Source(WEIGHTS)
     assert download(shelf, PLAIN, source).state == "ready"
-    assert read_pins(shelf.folder) == {"plain": {"w.safetensors": Pin(sha256=digest(WEIGHTS), size=10)}}
+    (pinned,) = read_pins(shelf.folder)["plain"].values()
+    assert (pinned.sha256, pinned.size) == (digest(WEIGHTS), 10)
     assert download(shelf, PLAIN, source).state == "ready"
     assert source.asked == ["w.safetensors"]
     assert shelf.require(PLAIN) == {"w.safetensors": shelf.path(PLAIN, "w.safetensors")}
@@ -327,3 +329,29 @@ def test_a_damaged_lock_file_is_named_with_its_mend(shelf: Shelf) -> None:
     lock.write_text("{")
     with pytest.raises(Permanent, match=r"models\.lock\.json is damaged.*doctorgen models verify"):
         shelf.standing(PLAIN)
+
+
+def test_a_file_that_was_changed_in_place_is_not_loaded(shelf: Shelf) -> None:
+    """Its size tells nothing; file, both digests and the command that mends it are named."""
+    download(shelf, PLAIN, Source(WEIGHTS))
+    path = shelf.path(PLAIN, "w.safetensors")
+    path.write_bytes(WEIGHTS[::-1])
+    os.utime(path, ns=(0, 1))
+    with pytest.raises(IntegrityError) as refused:
+        shelf.require(PLAIN)
+    for told in (str(path), digest(WEIGHTS), digest(WEIGHTS[::-1]), "`doctorgen models download plain`"):
+        assert told in str(refused.value)
+
+
+def test_a_file_that_was_only_touched_is_read_through_once(shelf: Shelf) -> None:
+    download(shelf, PLAIN, Source(WEIGHTS))
+    path = shelf.path(PLAIN, "w.safetensors")
+    os.utime(path, ns=(0, 1))
+    assert shelf.require(PLAIN) == {"w.safetensors": path}
+    assert read_pins(shelf.folder)["plain"]["w.safetensors"] == Pin(sha256=digest(WEIGHTS), size=10, changed_ns=1)
+
+
+def test_a_pin_of_before_times_were_noted_is_trusted_by_size(shelf: Shelf) -> None:
+    download(shelf, PLAIN, Source(WEIGHTS))
+    pin(shelf.folder, "plain", {"w.safetensors": Pin(sha256="a" * 64, size=10)})
+    assert shelf.digest(PLAIN) == "a" * 64
