@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-from shared.flux.pulid.weights import check_layout, shapes, tensors
+from shared.flux.tensors import check_layout, shapes, tensors
 from shared.vision.codec import Image
 
 CLASSES = 19

@@ -30,8 +30,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.denoise import SHARED, Call, Extra
 from shared.flux.parts import adapter_file, proper_name
-from shared.flux.pulid.weights import check_layout, shapes, tensors
 from shared.flux.residents import ModuleResident
+from shared.flux.tensors import check_layout, shapes, tensors
 from shared.models.catalogue import load_models
 from shared.models.shelf import Shelf
 from shared.vision.codec import Image

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, normalize
 
 from shared.contracts.errors import Permanent
 from shared.flux.pulid.index import EvaShape
-from shared.flux.pulid.weights import check_layout, shapes, tensors
+from shared.flux.tensors import check_layout, shapes, tensors
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

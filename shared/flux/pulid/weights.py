@@ -1,17 +1,17 @@
 """Loads PuLID's weights for FLUX, exactly: `pulid_flux_v0.9.x.safetensors`, 312 tensors, or a file of one's own."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.pulid.attention import PerceiverAttentionCA
 from shared.flux.pulid.idformer import IDFormer
 from shared.flux.pulid.index import INDEX, PUBLISHED, IdentityIndex, read_index
+from shared.flux.tensors import check_layout, shapes, tensors
 from shared.models.catalogue import load_models
 from shared.models.shelf import Shelf
 
@@ -20,8 +20,6 @@ ROLE = "identity adapter"
 
 ENCODER = "pulid_encoder."
 """What the names of the encoder's tensors begin with; the others are the cross-attentions'."""
-
-NAMES_SHOWN = 8
 
 
 class Pulid(nn.Module):
@@ -119,10 +117,7 @@ def load_pulid(
     Raises:
         Permanent: the file cannot be read, or lacks tensors, or holds others, or some of another shape.
     """
-    with torch.device("meta"):
-        pulid = build()
-    found = shapes(path)
-    check_layout(str(path), found, {name: tuple(tensor.shape) for name, tensor in pulid.state_dict().items()})
+    pulid, found = _empty(path, build)
     pulid.load_state_dict(tensors(path, found, dtype, device), strict=True, assign=True)
     return pulid.eval().requires_grad_(False)
 
@@ -138,58 +133,17 @@ def load_idformer(path: Path, dtype: torch.dtype = torch.bfloat16, build: Callab
     Raises:
         Permanent: as `load_pulid`, for either part.
     """
-    with torch.device("meta"):
-        pulid = build()
-    found = shapes(path)
-    check_layout(str(path), found, {name: tuple(tensor.shape) for name, tensor in pulid.state_dict().items()})
+    pulid, found = _empty(path, build)
     names = [name for name in found if name.startswith(ENCODER)]
     state = {name.removeprefix(ENCODER): tensor for name, tensor in tensors(path, names, dtype, "cpu").items()}
     pulid.pulid_encoder.load_state_dict(state, strict=True, assign=True)
     return pulid.pulid_encoder.eval().requires_grad_(False)
 
 
-def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name to shape of each tensor in a safetensors file; reads its header only.
-
-    Raises:
-        Permanent: the file is not there or is no safetensors file.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
-        mend = "Fetch the file again; weights are read as safetensors only."
-        raise Permanent(f"{path}: the weights cannot be read ({error}). {mend}") from error
-
-
-def tensors(path: Path, names: Iterable[str], dtype: torch.dtype, device: str | torch.device) -> dict[str, Tensor]:
-    """The tensors of these names, converted one by one so that no second copy of all of them is held."""
-    with safe_open(path, framework="pt", device=str(device)) as file:
-        return {name: file.get_tensor(name).to(dtype) for name in names}
-
-
-def check_layout(source: str, found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]) -> None:
-    """See that the tensors found are exactly those expected.
-
-    Raises:
-        Permanent: names what is missing, unexpected and misshapen, the first eight of each.
-    """
-    misshapen = [
-        f"{name} is {list(found[name])} instead of {list(shape)}"
-        for name, shape in expected.items()
-        if name in found and tuple(found[name]) != tuple(shape)
-    ]
-    faults = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - expected.keys()),
-        "misshapen": misshapen,
-    }
-    said = [f"{len(names)} {fault}: {_listed(names)}" for fault, names in faults.items() if names]
-    if said:
-        mend = "Name the file that was published for this model; fetch it again if it is that one."
-        raise Permanent(f"{source}: these are not the weights expected. {'; '.join(said)}. {mend}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+def _empty(path: Path, build: Callable[[], Pulid]) -> tuple[Pulid, list[str]]:
+    """PuLID without weights, and the names of those in the file, which has been seen to hold just these."""
+    with torch.device("meta"):
+        pulid = build()
+    found = shapes(path)
+    check_layout(str(path), found, {name: tuple(tensor.shape) for name, tensor in pulid.state_dict().items()})
+    return pulid, list(found)
