@@ -137,6 +137,16 @@ def test_portrait_posed_is_portrait_with_a_pose_and_an_identity_that_flux_reads(
     assert now == before
 
 
+@pytest.mark.parametrize("name", ["portrait-klein", "portrait-restaged"])
+def test_other_portraits_differ_from_portrait_in_how_the_scene_is_made_alone(name: str) -> None:
+    """A change of portrait's later steps has to be made in its variants, too."""
+    steps, known = ({step.name: step for step in recipe.steps} for recipe in (BUILT_IN[name], PORTRAIT))
+    assert {one: steps[one] for one in known.keys() - {"generate"}} == {
+        one: known[one] for one in known.keys() - {"generate"}
+    }
+    assert steps.keys() - known.keys() <= {"likeness"}
+
+
 def document(**changes: Any) -> dict[str, Any]:
     """A small recipe that fits."""
     return {
