@@ -18,12 +18,12 @@ from shared.flux.decode import decode, encode
 from shared.flux.denoise import Away, Extra, Step, denoise, start
 from shared.flux.ip_adapter import styled
 from shared.flux.latents import noise
+from shared.flux.levels import noise_levels
 from shared.flux.painter import Painter
 from shared.flux.parts import proper_name, with_requirements
 from shared.flux.preview import shower
 from shared.flux.pulid.artifact import PulidIdentity
 from shared.flux.regions import subjects
-from shared.flux.schedules import shift_for, sigmas, strength_cut
 from shared.flux.speed import Speed
 from shared.flux.studio import Studio, Styles
 from shared.flux.text import PromptEmbedding
@@ -107,7 +107,7 @@ class FluxGenerate:
         others = self._studio.prompt(params.model, params.negative_prompt) if params.cfg != 1.0 else None
         styles = self._studio.styles(wished.adapter, wished.picture) if wished is not None else None
         identity_model = params.identity_model if who else None
-        levels = noise_levels(params)
+        levels = _levels(params)
         with ExitStack() as held:
             nets = [held.enter_context(self._studio.control(one.how.model)) for one in follow]
             painter = held.enter_context(
@@ -183,16 +183,11 @@ class FluxGenerate:
         ]
 
 
-def noise_levels(params: FluxParams) -> list[float]:
-    """The schedule's sigmas, one more than there are steps."""
-    mu = shift_for(params.width, params.height) if params.shift is None else params.shift
-    if not isinstance(params, FluxImageParams):
-        levels = sigmas(params.scheduler, params.steps, mu=mu)
-    elif params.schedule_cut == "comfy":
-        levels = sigmas(params.scheduler, params.steps, params.denoise, mu)
-    else:
-        levels = strength_cut(sigmas(params.scheduler, params.steps, mu=mu), params.denoise)
-    return [float(level) for level in levels]
+def _levels(params: FluxParams) -> list[float]:
+    """The noise levels of the sampling, from noise or from a picture."""
+    if isinstance(params, FluxImageParams):
+        return noise_levels(params, params.width, params.height, params.denoise, params.schedule_cut)
+    return noise_levels(params, params.width, params.height)
 
 
 def _teller(painter: Painter, work: Work[FluxParams]) -> Callable[[Step], None]:

@@ -2,16 +2,17 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from shared.contracts.base import Fraction
 from shared.contracts.brief import PROMPT_LIMIT_CHARACTERS
 from shared.contracts.scene import Backdrop, Framing
+from shared.flux.params import Held, Sampling
+from shared.models.name import ModelName
 from shared.worker.operation import EngineSpec, Operation, Params, Stage
 
 Side = Annotated[int, Field(ge=512, le=2048)]
 FluxSide = Annotated[int, Field(ge=64, le=2048, multiple_of=16)]
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)]
 
 
 class ComposeParams(Params):
@@ -54,13 +55,6 @@ class Control(Params):
         return self
 
 
-class Lora(Params):
-    """An adapter of the transformer's weights."""
-
-    model: ModelName = Field(description="folder of its weights, below the models folder")
-    strength: Annotated[float, Field(ge=-2.0, le=2.0)] = 1.0
-
-
 class Region(Params):
     """Where in the picture one of several people is to be, in shares of its width and height."""
 
@@ -79,44 +73,11 @@ class Region(Params):
         return self
 
 
-class FluxParams(Params):
+class FluxParams(Sampling, Held):
     """How FLUX paints the scene from words, with the subject's identity held by PuLID."""
 
-    model: ModelName = Field(default="flux1-dev", description="folder of the weights, below the models folder")
-    prompt: Annotated[str, Field(max_length=PROMPT_LIMIT_CHARACTERS)] = Field(
-        default="", description="what the picture is to show"
-    )
-    negative_prompt: Annotated[str, Field(max_length=2 * PROMPT_LIMIT_CHARACTERS)] = Field(
-        default="", description="what it is not to show; acts where cfg is not 1"
-    )
     width: FluxSide = Field(default=1024, description="pixels, a multiple of 16")
     height: FluxSide = Field(default=1024, description="pixels, a multiple of 16")
-    steps: Annotated[int, Field(ge=1, le=200)] = 28
-    sampler: Literal["euler"] = "euler"
-    scheduler: Literal["simple", "normal", "sgm_uniform", "karras", "exponential", "beta"] = Field(
-        default="simple", description="how the noise levels are spaced, as ComfyUI spaces them"
-    )
-    shift: Annotated[float, Field(ge=0.0, le=5.0)] | None = Field(
-        default=1.15, description="mu of the schedule, ComfyUI's at any size; null takes it from the size as diffusers"
-    )
-    guidance: Annotated[float, Field(ge=0.0, le=20.0)] = Field(
-        default=3.5, description="the distilled guidance that the model is told"
-    )
-    cfg: Annotated[float, Field(ge=1.0, le=20.0)] = Field(
-        default=1.0, description="true classifier-free guidance; other than 1 it doubles the time"
-    )
-    cfg_start_step: Annotated[int, Field(ge=0, le=200)] = Field(
-        default=1, description="the first step with true guidance, counted from 0"
-    )
-    identity_model: ModelName = Field(
-        default="pulid_flux_v0.9.1", description="PuLID's weights, used where the identity is PuLID's"
-    )
-    identity_weight: Annotated[float, Field(ge=0.0, le=3.0)] = Field(
-        default=1.0, description="how strongly the face is held to the subject's; 1 as published"
-    )
-    identity_start_step: Annotated[int, Field(ge=0, le=200)] = Field(
-        default=0, description="the first step in which the identity acts; 4 of 28 is advised for photographs"
-    )
     regions: Annotated[tuple[Region, ...], Field(max_length=4)] = Field(
         default=(), description="one for each identity, in the order of the inputs; none for one person everywhere"
     )
@@ -129,7 +90,6 @@ class FluxParams(Params):
     ip_adapter_weight: Annotated[float, Field(ge=0.0, le=2.0)] = Field(
         default=0.6, description="how strongly the picture follows the one at `style`"
     )
-    loras: Annotated[tuple[Lora, ...], Field(max_length=4)] = ()
 
 
 class FluxImageParams(FluxParams):

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.identity.crop512 import SIDE_PX, TEMPLATE, Points, crop_matrix
 from services.identity.measure import SHARPNESS_CROP_PX
 from shared.vision.boxes import shrunk
 from shared.vision.codec import Image
 from shared.vision.measures import grey, sharpness
+from shared.vision.networks.crop512 import SIDE_PX, TEMPLATE, Points, crop_matrix
 from shared.vision.pose import Pose
 
 HEAD = np.array([(-0.5, 0.0, 0.0), (0.5, 0.0, 0.0), (0.0, 0.58, -0.65), (-0.44, 1.04, -0.1), (0.44, 1.04, -0.1)])

@@ -15,12 +15,9 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from services.identity import strangers
-from services.identity.antelope import AntelopeFace
-from services.identity.crop512 import crop512
 from services.identity.five_points import detail, head_pose, level
 from services.identity.measure import Looks, quality, refuse_unusable
 from services.identity.networks import Encoders, Place, borrowed, keys_of, place_of
-from services.identity.parsing import grey_on_white, parse
 from services.identity.picks import picks_of
 from services.identity.stage import FluxEncodeParams
 from shared.contracts.errors import InvalidInput
@@ -33,6 +30,9 @@ from shared.models.settings import models_folder
 from shared.models.shelf import Shelf
 from shared.vision.boxes import centre, shrunk
 from shared.vision.codec import Image, decode
+from shared.vision.networks.antelope import AntelopeFace
+from shared.vision.networks.crop512 import crop512
+from shared.vision.networks.parsing import grey_on_white, parse
 from shared.vision.output import image_output
 from shared.worker.operation import Outcome, Output, Work
 

@@ -9,8 +9,6 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from services.identity.antelope import DETECTOR, PACK, RECOGNISER, Antelope, AntelopeResident, locate
-from services.identity.parsing import FaceParser, load_parser
 from services.identity.stage import FluxEncodeParams
 from shared.contracts.errors import Permanent
 from shared.flux.pulid.eva import EvaTower, load_eva
@@ -21,6 +19,8 @@ from shared.flux.residents import ModuleResident
 from shared.models.catalogue import load_models
 from shared.models.residency import Residency, Resident
 from shared.models.shelf import Shelf
+from shared.vision.networks.antelope import DETECTOR, PACK, RECOGNISER, Antelope, AntelopeResident, locate
+from shared.vision.networks.parsing import FaceParser, load_parser
 from shared.vision.weights import sha256_of
 
 VISION_TOWER = "EVA02-CLIP-L-336"

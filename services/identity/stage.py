@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.contracts.base import Fraction
-from shared.models.catalogue import ModelName
+from shared.models.name import ModelName
 from shared.worker.operation import EngineSpec, Operation, Params, Stage
 
 FacePick = Annotated[int, Field(ge=1, le=20)]

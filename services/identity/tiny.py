@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from services.identity import tiny_faces
-from services.identity.parsing import FaceParser
 from shared.flux.pulid import tiny
 from shared.flux.pulid.index import INDEX, IdentityIndex
+from shared.vision.networks import tiny_faces
+from shared.vision.networks.parsing import FaceParser
 
 
 def parser(seed: int = 0, index: IdentityIndex = tiny.IDENTITY) -> FaceParser:

@@ -1,11 +1,12 @@
 """What the qa stage can do: judge a finished picture."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from shared.contracts.base import Fraction
 from shared.contracts.verdict import SAME_PERSON
+from shared.models.name import ModelName
 from shared.worker.operation import EngineSpec, Operation, Params, Stage
 
 Pixels = Annotated[int, Field(ge=64, le=16384)]
@@ -34,6 +35,23 @@ class ScoreParams(Params):
     )
 
 
+class FluxScoreParams(ScoreParams):
+    """The same by networks that had no part in making the picture."""
+
+    detector: ModelName = Field(default="yunet", description="finds faces")
+    recogniser: ModelName = Field(default="auraface", description="describes them; has no part in making pictures")
+    hand_detector: ModelName | Literal["none"] = "hand_yolov9c"
+    same_person_cosine: Annotated[float, Field(ge=0.05, le=0.95)] = Field(
+        default=0.35, description="cosine of two faces' embeddings that counts as likeness 0.60"
+    )
+    max_hands: Annotated[int, Field(ge=0, le=50, description="in the whole picture")] = 6
+    max_leak: Fraction = Field(default=0.5, description="likeness that no other face of the picture may have")
+    max_blockiness: Annotated[float, Field(ge=1.0, le=10.0)] = Field(
+        default=1.6, description="steps at the edges of 8 x 8 or 16 x 16 blocks, in those elsewhere"
+    )
+    max_clipped: Fraction = Field(default=0.2, description="share of pixels that are wholly black or white")
+
+
 STAGE = Stage(
     name="qa",
     operations=(
@@ -41,9 +59,13 @@ STAGE = Stage(
             name="qa.score",
             version=1,
             inputs=("image", "identity"),
+            optional=("photos",),
             outputs=("verdict",),
             seeded=False,
-            engines={"portable": EngineSpec(ScoreParams, "services.qa.portable:PortableScorer")},
+            engines={
+                "portable": EngineSpec(ScoreParams, "services.qa.portable:PortableScorer"),
+                "flux": EngineSpec(FluxScoreParams, "services.qa.flux:FluxScorer"),
+            },
         ),
     ),
 )

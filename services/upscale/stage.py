@@ -5,15 +5,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from shared.contracts.base import Fraction
+from shared.models.name import ModelName
 from shared.worker.operation import EngineSpec, Operation, Params, Stage
 
 Pixels = Annotated[int, Field(ge=512, le=8192)]
 
 
-class ImageParams(Params):
-    """How large the picture becomes, and how."""
+class SizeParams(Params):
+    """How large the picture becomes."""
 
-    method: Literal["lanczos"] = "lanczos"
     scale: float = Field(
         default=4.0, ge=1.0, le=8.0, description="magnification, at most to the final size, which is then set exactly"
     )
@@ -22,6 +22,27 @@ class ImageParams(Params):
         default=4096, description="height of the result in pixels; another aspect is cropped evenly from both sides"
     )
     sharpen: Fraction = Field(default=0.35, description="strength of the final sharpening: 0 none, 1 strong")
+
+
+class ImageParams(SizeParams):
+    """How the portable engine enlarges."""
+
+    method: Literal["lanczos"] = "lanczos"
+
+
+class FluxImageParams(SizeParams):
+    """The same, by a network of the ESRGAN family in tiles, brought to the exact size by Lanczos."""
+
+    method: Literal["lanczos", "network"] = "lanczos"
+    upscaler: ModelName = Field(default="4x-UltraSharp", description="of the method `network`")
+    tile: Annotated[int, Field(ge=64, le=4096)] | None = Field(
+        default=None, description="pixels of a tile's side; null takes the largest that fits into free memory"
+    )
+    overlap: Annotated[int, Field(ge=8, le=256)] = Field(default=32, description="pixels that tiles see of each other")
+    face_restorer: ModelName | Literal["none"] = Field(default="none", description="sharpens faces afterwards")
+    face_restorer_weight: Fraction = Field(default=0.5, description="of CodeFormer: 0 is quality, 1 is fidelity")
+    face_visibility: Fraction = Field(default=1.0, description="opacity of the restored faces")
+    face_encoder: ModelName = Field(default="antelopev2", description="finds the faces")
 
 
 STAGE = Stage(
@@ -33,7 +54,10 @@ STAGE = Stage(
             inputs=("image",),
             outputs=("image",),
             seeded=False,
-            engines={"portable": EngineSpec(ImageParams, "services.upscale.portable:PortableImage")},
+            engines={
+                "portable": EngineSpec(ImageParams, "services.upscale.portable:PortableImage"),
+                "flux": EngineSpec(FluxImageParams, "services.upscale.flux:FluxImage", smaller_plans=2),
+            },
         ),
     ),
 )

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from shared.contracts.base import Digest
 from shared.contracts.errors import InvalidInput
 from shared.contracts.nearest import nearest
+from shared.models.name import ModelName
 
 BUILT_IN = Path(__file__).with_name("catalogue.yaml")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)]
 Bytes = Annotated[int, Field(ge=1)]
 Format = Literal["safetensors", "onnx", "pickle", "zip", "diffusers"]
 

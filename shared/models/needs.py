@@ -19,7 +19,10 @@ NAMING = {
     "restorer",
     "detector",
     "upscaler",
+    "hand_detector",
     "parser",
+    "occluder",
+    "recogniser",
     "controlnet",
     "ip_adapter",
 }

@@ -13,9 +13,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from services.identity.antelope import DETECTOR, RECOGNISER
-from services.identity.tiny_faces import write_recogniser
 from shared.vision.codec import Image
+from shared.vision.networks.antelope import DETECTOR, RECOGNISER
+from shared.vision.networks.tiny_faces import write_recogniser
 from tests.photos import astronaut
 
 CELL = 32

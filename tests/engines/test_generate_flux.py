@@ -13,9 +13,10 @@ import yaml
 
 from doctor_image_gen import recipes
 from services.generate.flux import FluxGenerate
-from services.generate.stage import STAGE, FluxParams, Lora
+from services.generate.stage import STAGE, FluxParams
 from shared.contracts.errors import Cancelled, InvalidInput, Permanent
 from shared.flux import tiny
+from shared.flux.params import Lora
 from shared.flux.parts import adapter_file, parts
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
 from shared.flux.schedules import SCHEDULERS

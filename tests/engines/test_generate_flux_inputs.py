@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from services.generate.flux import FluxGenerate, noise_levels
+from services.generate.flux import FluxGenerate
 from services.generate.stage import STAGE, Control, FluxImageParams, FluxParams, Region
 from shared.contracts.errors import InvalidInput
 from shared.flux import tiny
 from shared.flux.ip_adapter import IpAdapter, Sizes
+from shared.flux.levels import noise_levels
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
 from shared.models.residency import Budget, Residency
 from shared.vision.codec import Image, decode, encode_png
@@ -139,9 +140,9 @@ def test_a_cut_schedule_is_comfys_or_diffusers() -> None:
     """Comfy keeps the number of steps and starts lower; diffusers leaves out the first steps."""
 
     def levels(cut: Literal["comfy", "strength"], denoise: float) -> list[float]:
-        return noise_levels(FluxImageParams(steps=20, denoise=denoise, schedule_cut=cut))
+        return noise_levels(FluxImageParams(steps=20), 1024, 1024, denoise, cut)
 
-    whole = noise_levels(FluxParams(steps=20))
+    whole = noise_levels(FluxParams(steps=20), 1024, 1024)
     assert levels("comfy", 1.0) == levels("strength", 1.0) == whole
     assert len(levels("comfy", 0.4)) == len(whole)
     assert levels("strength", 0.4) == whole[12:]

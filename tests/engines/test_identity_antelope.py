@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.identity.antelope import (
+from shared.contracts.errors import Permanent
+from shared.vision.codec import Image
+from shared.vision.networks.antelope import (
     CPU,
     CUDA,
     DETECTOR,
@@ -18,8 +20,6 @@ from services.identity.antelope import (
     locate,
     open_antelope,
 )
-from shared.contracts.errors import Permanent
-from shared.vision.codec import Image
 from tests.engines.synthetic_antelope import (
     ASTRONAUT_BOX,
     ASTRONAUT_POINTS,

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from services.identity.crop512 import TEMPLATE, crop512
 from services.identity.five_points import HEAD, detail, head_pose, level
 from shared.vision.align import aligned_crop
 from shared.vision.codec import Image
 from shared.vision.faces import Face
 from shared.vision.measures import mean_level, sharpness
+from shared.vision.networks.crop512 import TEMPLATE, crop512
 from tests.photos import astronaut, blurred, cameraman, hopper, lit, scaled
 from tests.portable_engines import finder
 

@@ -16,12 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from services.identity import tiny
-from services.identity.antelope import DETECTOR, PACK, RECOGNISER, Antelope, AntelopeFace
-from services.identity.crop512 import SIDE_PX, TEMPLATE, crop512
 from services.identity.flux import FluxEncoder, Seen, choose, join, look, nobody, refuse_strangers, worth
 from services.identity.measure import Looks
 from services.identity.networks import PARSER, VISION_TOWER, Encoders, borrowed, place_of
-from services.identity.parsing import CLASSES, grey_on_white, parse
 from services.identity.stage import STAGE, FluxEncodeParams
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.pulid.artifact import PulidIdentity, load_identity
@@ -36,6 +33,9 @@ from shared.models.shelf import Shelf
 from shared.storage.digest import sha256
 from shared.storage.layout import EXTENSIONS
 from shared.vision.codec import Image, decode
+from shared.vision.networks.antelope import DETECTOR, PACK, RECOGNISER, Antelope, AntelopeFace
+from shared.vision.networks.crop512 import SIDE_PX, TEMPLATE, crop512
+from shared.vision.networks.parsing import CLASSES, grey_on_white, parse
 from shared.worker.operation import Outcome, Work
 from tests.engines.synthetic_antelope import (
     ASTRONAUT_MARK,

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch.nn.functional import avg_pool2d, interpolate
 
-from services.identity.crop512 import BORDER, TEMPLATE, crop512, crop_matrix, moved
-from services.identity.parsing import (
+from shared.contracts.errors import InvalidInput, Permanent
+from shared.vision.networks.crop512 import BORDER, TEMPLATE, crop512, crop_matrix, moved
+from shared.vision.networks.parsing import (
     CLASSES,
     WHITE_CLASSES,
     FaceParser,
@@ -21,7 +22,6 @@ from services.identity.parsing import (
     load_parser,
     parse,
 )
-from shared.contracts.errors import InvalidInput, Permanent
 from tests.engines.synthetic_antelope import ASTRONAUT_POINTS
 from tests.photos import astronaut
 

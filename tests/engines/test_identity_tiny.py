@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from services.identity import tiny
-from services.identity.antelope import Antelope, open_antelope
 from services.identity.flux import FluxEncoder
 from services.identity.stage import FluxEncodeParams
 from shared.flux.pulid.artifact import load_identity
@@ -17,6 +16,7 @@ from shared.flux.pulid.weights import builder_of, load_pulid, pulid_file
 from shared.flux.tiny import transformer
 from shared.models.shelf import Shelf
 from shared.vision.codec import Image
+from shared.vision.networks.antelope import Antelope, open_antelope
 from shared.worker.operation import Work
 from tests.photos import astronaut, hopper, jpeg, scaled
 

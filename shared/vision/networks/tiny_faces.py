@@ -13,8 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from services.identity.antelope import DETECTOR, RECOGNISER
-from services.identity.crop512 import TEMPLATE
+from shared.vision.networks.antelope import DETECTOR, RECOGNISER
+from shared.vision.networks.crop512 import TEMPLATE
 
 STRIDES = (8, 16, 32)
 """Pixels of the detector's input that a cell covers, at its three scales. Each cell has two anchors."""

@@ -1,0 +1,119 @@
+"""ONNX models on the device that was asked for, and nowhere else; lent by a Residency like all others."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import onnxruntime
+
+from shared.contracts.errors import Permanent
+from shared.models.device import check_providers
+from shared.models.residency import Smaller
+
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+
+Opened = TypeVar("Opened")
+
+
+def provider_of(device: str) -> tuple[str, list[Any]]:
+    """Of a device (`cpu`, `cuda` or `cuda:<index>`) the provider that must be in use, and what to open a session with.
+
+    Raises:
+        Permanent: this onnxruntime has no such provider.
+    """
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return CPU, [CPU]
+    check_providers(onnxruntime.get_available_providers(), CUDA)
+    return CUDA, [(CUDA, {"device_id": number or "0"}), CPU]
+
+
+def open_session(path: Path, device: str) -> Any:
+    """An `onnxruntime.InferenceSession` of a file.
+
+    Raises:
+        Permanent: it is no ONNX model, or onnxruntime cannot use the device.
+    """
+    wanted, providers = provider_of(device)
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=providers)
+    except Exception as error:  # onnxruntime's errors have no common root
+        raise Permanent(
+            f"{path} is no model that onnxruntime can load ({type(error).__name__}: {error}). "
+            f"`doctorgen models verify {path.parent.name}` says whether it is damaged."
+        ) from error
+    check_providers(session.get_providers(), wanted)
+    return session
+
+
+class OnnxResident(Generic[Opened]):
+    """What is opened of ONNX files as a Resident (shared.models.residency).
+
+    Sessions cannot be moved. In host memory there is none, and of the files what the system has kept of them; each move
+    to the device opens them there.
+
+    Args:
+        name: what people call it.
+        files: what is opened; their sizes are what it takes.
+        opened: opens them on the device.
+    """
+
+    smaller: Sequence[Smaller] = ()
+    host_bytes = 0
+
+    def __init__(self, name: str, files: Sequence[Path], opened: Callable[[], Opened]) -> None:
+        self.name = name
+        self.bytes = self.device_bytes = sum(file.stat().st_size for file in files)
+        self._opened = opened
+        self._slot: Slot[Opened] | None = None
+
+    def load(self) -> "Slot[Opened]":
+        """Where what was opened is found once it is on the device."""
+        self._slot = Slot()
+        return self._slot
+
+    def to_device(self) -> None:
+        """Open the files there.
+
+        Raises:
+            Permanent: as what opens them.
+        """
+        self._here().put(self._opened())
+
+    def to_host(self) -> None:
+        """Let go of what was opened."""
+        self._here().put(None)
+
+    def drop(self) -> None:
+        """Let go of all."""
+        if self._slot is not None:
+            self._slot.put(None)
+        self._slot = None
+
+    def _here(self) -> "Slot[Opened]":
+        if self._slot is None:
+            raise RuntimeError(f"{self.name} is not loaded")
+        return self._slot
+
+
+class Slot(Generic[Opened]):
+    """What an OnnxResident lends: the same object in its whole life, whatever it holds meanwhile."""
+
+    def __init__(self) -> None:
+        self._held: Opened | None = None
+
+    def put(self, held: Opened | None) -> None:
+        """Hold that, or nothing."""
+        self._held = held
+
+    @property
+    def it(self) -> Opened:
+        """What was opened.
+
+        Raises:
+            RuntimeError: it is not on the device, and nobody has borrowed it.
+        """
+        if self._held is None:
+            raise RuntimeError("the model is used, and it was not borrowed")
+        return self._held
