@@ -28,8 +28,9 @@ HEAVY = {
 }
 """Libraries that only engines may pull in. The gateway reads photos with Pillow alone."""
 
-ENGINE_SIDE = {"services", "shared.flux", "shared.vision", "shared.models.convert"}
-"""Where modules that engines are made of may lie, and the one that reads pickles for an operator."""
+ENGINE_SIDE = {"services", "shared.flux", "shared.vision", "shared.models.convert", "shared.models.onnx"}
+"""Where modules that engines are made of may lie, with what opens ONNX files for them and what reads pickles for an
+operator."""
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def test_scenarios_are_listed_for_machines(type_in: Type) -> None:
 
 def test_recipes_are_listed(type_in: Type) -> None:
     said = type_in("recipes")
-    assert "portrait 1: The seven-stage portrait" in said.out
+    assert "portrait 2: The seven-stage portrait" in said.out
     assert "swap.hands → swap.face → swap.face_detail" in said.out
     listed = type_in("recipes", "--json")
     assert (listed.status, listed.err) == (0, "")

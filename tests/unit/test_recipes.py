@@ -274,7 +274,7 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, text: str | bytes, fi
             with_step(2, inputs={"image": "generate.image"}),
             "steps.qa.inputs",
             "it has image",
-            "qa.score reads image and identity.",
+            "qa.score reads image and identity, and may read photos.",
         ),
         (
             with_step(0, inputs={"photos": "request.photos", "more": "request.photos"}),
