@@ -77,7 +77,7 @@ class Applied:
 # In the sampling loop
 
 Residuals = list[Tensor]
-"""What is to be added behind each of the transformer's blocks of one kind: [1, tokens, width] for each block."""
+"""What is to be added behind each of the transformer's blocks of one kind: [B, tokens, width] for each block."""
 
 
 class Controls:
@@ -158,7 +158,7 @@ def _answer(one: Applied, call: Call) -> tuple[Residuals, Residuals]:
         double, single = one.net(
             hidden_states=call.hidden_states,
             controlnet_cond=one.condition.to(call.hidden_states),
-            controlnet_mode=None if one.mode is None else torch.full((1, 1), one.mode, device=device),
+            controlnet_mode=None if one.mode is None else torch.full((len(call.timestep), 1), one.mode, device=device),
             conditioning_scale=one.strength,
             encoder_hidden_states=call.encoder_hidden_states,
             pooled_projections=call.pooled_projections,

@@ -1,5 +1,6 @@
 """From a latent to a picture and back, by FLUX's autoencoder, and a small picture of a latent without it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +10,7 @@ from diffusers import AutoencoderKL
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from torch import Tensor
 
-from shared.contracts.errors import Permanent
+from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.fp8 import read_weights
 from shared.flux.latents import CHANNELS, to_model, to_vae
 from shared.vision.codec import Image
@@ -69,7 +70,7 @@ def decode(vae: Any, latent: Tensor, tiled_from: int | None = None) -> Image:
 
     Args:
         vae: diffusers' `AutoencoderKL`; its config gives scale and shift, its device and dtype are computed in.
-        latent: [1, C, h, w].
+        latent: [1, C, h, w]; of several `decode_all` makes several pictures.
         tiled_from: pictures of more pixels are decoded in tiles that overlap and fade into each other; where None, as
             `tile_from` said, or from TILED_FROM_PIXELS on.
 
@@ -78,7 +79,10 @@ def decode(vae: Any, latent: Tensor, tiled_from: int | None = None) -> Image:
 
     Raises:
         Permanent: the latent or the picture holds values that are no numbers, which would show as black.
+        InvalidInput: it is not one latent.
     """
+    if latent.shape[0] != 1:
+        raise InvalidInput("latent", f"there are {latent.shape[0]}", "Decode several with decode_all.")
     _check_finite("latent", latent)
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
     vae.use_tiling = latent.shape[-2] * latent.shape[-1] * scale * scale > _limit(vae, tiled_from)
@@ -86,6 +90,30 @@ def decode(vae: Any, latent: Tensor, tiled_from: int | None = None) -> Image:
     picture = vae.decode(encoded.to(vae.device, vae.dtype), return_dict=False)[0].float()
     _check_finite("decoded picture", picture)
     return _to_bytes(picture[0] / 2 + 0.5)
+
+
+def decode_all(vae: Any, latents: Tensor, tiled_from: int | None = None) -> list[Image]:
+    """The pictures of latents [B, C, h, w], each as `decode` makes it, bit by bit.
+
+    One after the other: a picture of a megapixel fills a GPU, and several at once would only take more memory.
+
+    Raises:
+        Permanent: as `decode`.
+    """
+    return [decode(vae, one, tiled_from) for one in latents.split(1)]
+
+
+def encode_all(vae: Any, images: Sequence[Image], tiled_from: int | None = None) -> Tensor:
+    """The latents [B, C, H / 8, W / 8] in fp32 of pictures of one size, each as `encode` makes it, bit by bit.
+
+    Raises:
+        InvalidInput: there is none, or their sizes differ.
+    """
+    sizes = sorted({(one.shape[1], one.shape[0]) for one in images})
+    if len(sizes) != 1:
+        found = f"they are {' and '.join(f'{width} x {height}' for width, height in sizes) or 'none'}"
+        raise InvalidInput("images", found, "Encode pictures of one size at once.")
+    return torch.cat([encode(vae, one, tiled_from) for one in images])
 
 
 @torch.no_grad()

@@ -6,6 +6,9 @@ Sigma is the share of noise in x, from 1 to 0, and v points from the picture to 
 the picture as it is foreseen at this step. Latents, sigmas and time steps stay in fp32 whatever the transformer's own
 dtype; diffusers' pipelines round all three to it, which in bf16 moves a time step by up to 2 of 1000.
 
+Several latents of one size may be sampled at once, each as if it were alone: in fp32 within 1e-5, since products of
+larger matrices add up in another order. A cache of earlier steps, though, decides for all of them together.
+
 Sources: Y. Lipman et al., "Flow Matching for Generative Modeling", 2022; J. Ho, T. Salimans, "Classifier-Free Diffusion
 Guidance", 2022; diffusers `FluxPipeline`.
 """
@@ -19,6 +22,7 @@ import torch
 from diffusers.hooks import HookRegistry
 from torch import Tensor
 
+from shared.contracts.errors import InvalidInput
 from shared.flux.latents import image_ids, pack, unpack
 from shared.flux.scheduler import unrounded
 from shared.flux.text import PromptEmbedding
@@ -41,11 +45,11 @@ class Call:
     """What the transformer is about to be given, and when.
 
     Attributes:
-        hidden_states: [1, tokens, 4 C], the noised latent in patches; this and the next prompts in the model's dtype.
-        timestep: [1] in fp32, sigma; the model multiplies it by 1000.
-        guidance: [1] in fp32, None where the transformer knows none.
-        pooled_projections: [1, width].
-        encoder_hidden_states: [1, words, width].
+        hidden_states: [B, tokens, 4 C], the noised latents in patches; this and the next prompts in the model's dtype.
+        timestep: [B] in fp32, sigma; the model multiplies it by 1000.
+        guidance: [B] in fp32, None where the transformer knows none.
+        pooled_projections: [B, width].
+        encoder_hidden_states: [B, words, width].
         txt_ids: [words, 3].
         img_ids: [tokens, 3].
         step: the step's number, counted from 0.
@@ -79,7 +83,7 @@ class Branch:
     """What a prediction is held to: words, on the transformer's device and in the dtype it computes in, and more.
 
     Attributes:
-        prompt: the words.
+        prompt: the words, for all the latents of a batch or for each its own (`shared.flux.text.together`).
         around: what each call is made in.
         extras: asked before each call, in this order and outside of `around`.
     """
@@ -112,7 +116,7 @@ class Step:
         number: counted from 1.
         count: how many there are in all.
         sigma: before the step.
-        foreseen: [1, C, h, w] in fp32, the latent that this step's prediction leads to.
+        foreseen: [B, C, h, w] in fp32, the latents that this step's prediction leads to.
     """
 
     number: int
@@ -122,7 +126,7 @@ class Step:
 
 
 def start(noise: Tensor, sigmas: Sequence[float], latent: Tensor | None = None) -> Tensor:
-    """Where sampling starts: of the latent as much as the first sigma leaves, the rest noise; all [1, C, h, w] in fp32.
+    """Where sampling starts: of the latent as much as the first sigma leaves, the rest noise; all [B, C, h, w] in fp32.
 
     Without a latent the whole is noise, as if the first sigma were 1.
     """
@@ -143,7 +147,7 @@ def denoise(
 
     Args:
         transformer: a `FluxTransformer2DModel`.
-        x: [1, C, h, w] latent, noised to the first sigma; its device is the transformer's.
+        x: [B, C, h, w] latents, noised to the first sigma; their device is the transformer's.
         sigmas: one more than there are steps, descending.
         branch: what the picture is to be.
         guidance: the distilled guidance that the model is told; ignored by models that know none.
@@ -151,21 +155,39 @@ def denoise(
         on_step: told each step when it is taken. What it raises ends the sampling.
 
     Returns:
-        The latent [1, C, h, w] at the last sigma, fp32.
+        The latents [B, C, h, w] at the last sigma, fp32.
+
+    Raises:
+        InvalidInput: there are neither one prompt nor as many as latents.
     """
     x = x.float()
-    _forget_earlier_runs(transformer)
+    forget_earlier_runs(transformer)
     count = len(sigmas) - 1
     for number in range(count):
         now, after = float(sigmas[number]), float(sigmas[number + 1])
-        velocity = predict(transformer, x, now, branch, guidance, number, "cond", count)
-        if away is not None and away.cfg != 1.0 and number >= away.start_step:
-            other = predict(transformer, x, now, away.branch, guidance, number, "uncond", count)
-            velocity = other + away.cfg * (velocity - other)
+        velocity = guided(transformer, x, now, branch, guidance, away, number, count)
         foreseen = x - now * velocity
         x = x + (after - now) * velocity
         on_step(Step(number + 1, count, now, foreseen))
     return x
+
+
+def guided(
+    transformer: Any,
+    x: Tensor,
+    sigma: float,
+    branch: Branch,
+    guidance: float,
+    away: Away | None,
+    step: int,
+    count: int,
+) -> Tensor:
+    """The velocity [B, C, h, w] in fp32 of a step, counted from 0, of so many: that of `branch`, led from `away`'s."""
+    velocity = predict(transformer, x, sigma, branch, guidance, step, "cond", count)
+    if away is not None and away.cfg != 1.0 and step >= away.start_step:
+        other = predict(transformer, x, sigma, away.branch, guidance, step, "uncond", count)
+        velocity = other + away.cfg * (velocity - other)
+    return velocity
 
 
 def predict(
@@ -178,21 +200,21 @@ def predict(
     cache: str,
     count: int = 1,
 ) -> Tensor:
-    """The velocity [1, C, h, w] in fp32 that the transformer predicts for a latent.
+    """The velocity [B, C, h, w] in fp32 that the transformer predicts for latents.
 
     Args:
         transformer: as in `denoise`; so are the next four.
-        x: the latent.
-        sigma: its share of noise.
+        x: the latents.
+        sigma: their share of noise.
         branch: what it is held to.
         guidance: the distilled guidance.
         step: the step's number, counted from 0.
         cache: which of diffusers' caches of earlier steps may be used, should one be enabled: each branch has its own.
         count: how many steps there are; only the branch's extras ask.
     """
-    height, width = x.shape[-2:]
-    prompt, dtype = branch.prompt, branch.prompt.sequence.dtype
-    time = torch.full((1,), sigma, dtype=torch.float32, device=x.device)
+    batch, (height, width) = x.shape[0], x.shape[-2:]
+    prompt, dtype = _for_each(branch.prompt, batch), branch.prompt.sequence.dtype
+    time = torch.full((batch,), sigma, dtype=torch.float32, device=x.device)
     call = Call(
         hidden_states=pack(x).to(dtype),
         timestep=time,
@@ -247,7 +269,20 @@ def _check_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
         raise ValueError(f"two extras give the transformer {', '.join(twice)}: make one of them that gives both")
 
 
-def _forget_earlier_runs(transformer: Any) -> None:
+def _for_each(prompt: PromptEmbedding, batch: int) -> PromptEmbedding:
+    """One prompt as often as there are latents, without a copy; or one for each of them as it is."""
+    prompts = prompt.sequence.shape[0]
+    if prompts == batch:
+        return prompt
+    if prompts != 1:
+        found = f"there are {prompts} for {batch} latents"
+        raise InvalidInput("prompt", found, "Give one for all of them, or one for each.")
+    return PromptEmbedding(
+        prompt.pooled.expand(batch, -1), prompt.sequence.expand(batch, -1, -1), prompt.tokens_left_out
+    )
+
+
+def forget_earlier_runs(transformer: Any) -> None:
     """Where one of diffusers' caches is enabled, a run must not begin with what another left in it."""
     if transformer.is_cache_enabled:
         HookRegistry.check_if_exists_or_initialize(transformer).reset_stateful_hooks(recurse=True)

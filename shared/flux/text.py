@@ -5,7 +5,7 @@ back at once. What was encoded is kept within a bound of bytes.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 from transformers.utils.logging import disable_progress_bar
 
-from shared.contracts.errors import Permanent
+from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.fp8 import read_weights
 
 disable_progress_bar()  # a worker has a log, and no screen
@@ -120,8 +120,8 @@ class PromptEmbedding:
     """A prompt as the transformer reads it.
 
     Attributes:
-        pooled: [1, 768], CLIP's pooled output.
-        sequence: [1, 256 to 512, 4096], T5's last hidden states.
+        pooled: [1, 768], CLIP's pooled output; of several prompts together [B, 768].
+        sequence: [1, 256 to 512, 4096], T5's last hidden states; of several [B, ...].
         tokens_left_out: how many of T5's tokens were beyond the 512 that are read.
     """
 
@@ -137,6 +137,24 @@ class PromptEmbedding:
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "PromptEmbedding":
         """The same there and in that dtype."""
         return PromptEmbedding(self.pooled.to(device, dtype), self.sequence.to(device, dtype), self.tokens_left_out)
+
+
+def together(prompts: Sequence[PromptEmbedding]) -> PromptEmbedding:
+    """Prompts of one length as a batch, one for each of the latents that are sampled at once.
+
+    Raises:
+        InvalidInput: there is none, or their lengths differ. Padding is not masked, so that filling up the shorter ones
+            would change what they say: sample those of another length apart.
+    """
+    lengths = sorted({one.sequence.shape[1] for one in prompts})
+    if len(lengths) != 1:
+        found = f"they have {' and '.join(map(str, lengths)) or 'no'} tokens"
+        raise InvalidInput("prompts", found, "Sample prompts of one length at once, and the others apart.")
+    return PromptEmbedding(
+        torch.cat([one.pooled for one in prompts]),
+        torch.cat([one.sequence for one in prompts]),
+        sum(one.tokens_left_out for one in prompts),
+    )
 
 
 @torch.no_grad()

@@ -27,6 +27,8 @@ class Subject(BaseModel):
         sigma_start: acts where the noise level is at most this. None: from the beginning.
         sigma_end: acts where the noise level is at least this. None: to the end.
         mask: [T], 0 to 1, over the image's tokens row by row; None is everywhere.
+        items: [B], 0 to 1, in which of the images of a batch the person acts; None is in all of them. An image with 0
+            is, bit by bit, as if there were nobody.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -37,6 +39,7 @@ class Subject(BaseModel):
     sigma_start: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     sigma_end: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     mask: Tensor | None = None
+    items: Tensor | None = None
 
     def weight_at(self, step: int, sigma: float | None) -> float:
         """The weight at a denoising step, 0 outside the window.
@@ -56,11 +59,12 @@ class Subject(BaseModel):
 
 
 class Presence(NamedTuple):
-    """What a block needs of one subject: tokens [1 or B, N, D], the present weight (0-d), the mask [T] or None."""
+    """What a block needs of one subject: tokens [1 or B, N, D], the present weight (0-d), mask [T], items [B]."""
 
     tokens: Tensor
     weight: Tensor
     mask: Tensor | None
+    items: Tensor | None = None
 
 
 @dataclass
@@ -89,7 +93,7 @@ class IdentityCall:
             FLUX.1 Kontext) is left alone. None: all of them.
 
     Raises:
-        InvalidInput: a subject's tokens or mask have the wrong number of axes, or `sigma` is wanted.
+        InvalidInput: a subject's tokens, mask or items have the wrong number of axes, or `sigma` is wanted.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class IdentityCall:
                 one.tokens,
                 torch.full((), one.weight_at(step, sigma), dtype=torch.float32, device=one.tokens.device),
                 one.mask,
+                one.items,
             )
             for one in self.subjects
         )
@@ -155,3 +160,6 @@ def _check(subject: Subject) -> None:
     if subject.mask is not None and subject.mask.ndim != 1:
         found = f"has the shape {tuple(subject.mask.shape)}"
         raise InvalidInput("mask", found, "Pass one number per image token, row by row.")
+    if subject.items is not None and subject.items.ndim != 1:
+        found = f"has the shape {tuple(subject.items.shape)}"
+        raise InvalidInput("items", found, "Pass one number per image of the batch.")

@@ -91,7 +91,7 @@ def injected(attention: PerceiverAttentionCA, image: Tensor, frame: Frame) -> Te
     """The image tokens [B, T, D] with every subject of the frame added by one of the cross-attentions.
 
     Raises:
-        InvalidInput: a subject's batch, width or mask, or the frame's number of image tokens, does not fit the image.
+        InvalidInput: a subject's batch, width, mask or items do not fit the image, or the frame's image tokens.
     """
     if not frame.present:
         return image
@@ -116,6 +116,11 @@ def _contribution(attention: PerceiverAttentionCA, image: Tensor, one: Presence)
         raise InvalidInput("tokens", found, "Pass what the encoder of the same PuLID weights made.")
     tokens = one.tokens.to(image.dtype).expand(batch, -1, -1)
     answer: Tensor = one.weight * attention(tokens, image)
+    if one.items is not None:
+        if one.items.shape[0] != batch:
+            found = f"are for {one.items.shape[0]} images, but the model was given {batch}"
+            raise InvalidInput("items", found, "Pass one number per image of the batch.")
+        answer = answer * one.items.to(image.dtype)[:, None, None]
     if one.mask is None:
         return answer
     if one.mask.shape[0] != count:
