@@ -139,6 +139,20 @@ def test_every_architecture_speaks_as_it_does_in_diffusers(make: Any, mode: int 
     assert far(ours, plain()) > 1e-2
 
 
+@pytest.mark.parametrize("make", [union, xlabs])
+def test_a_batch_follows_its_drawing_as_its_items_do(make: Any) -> None:
+    """One drawing for all, within 1e-5 in fp32: a model with modes, and one that reads pixels."""
+    net = make()
+    drawn = torch.cat([noise(64, 48, seed) for seed in (7, 8)])
+
+    def run(x: Tensor) -> Tensor:
+        one = Applied(net, condition(net, vae(), drawing()), mode=1 if make is union else None)
+        branch = Branch(words(1), extras=(Controls(transformer(), [one]),))
+        return denoise(transformer(), x, SIGMAS, branch, 3.5)
+
+    assert (run(drawn) - torch.cat([run(one) for one in drawn.split(1)])).abs().max() < 1e-5
+
+
 def test_another_mode_of_a_union_is_another_picture() -> None:
     net = union()
     assert far(sample(applied(net, mode=0)), sample(applied(net, mode=4))) > 1e-4

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from threading import Barrier
 from typing import Any
@@ -13,12 +14,12 @@ import torch
 from diffusers import FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from shared.contracts.errors import Cancelled
+from shared.contracts.errors import Cancelled, InvalidInput
 from shared.flux import tiny
 from shared.flux.denoise import Away, Branch, Call, Extra, Step, denoise, merged, predict, start
 from shared.flux.latents import noise, pack, unpack
 from shared.flux.schedules import sigmas as schedule
-from shared.flux.text import PromptEmbedding
+from shared.flux.text import PromptEmbedding, together
 
 WIDTH, HEIGHT = 64, 48
 BETA = tuple(float(sigma) for sigma in schedule("beta", 4))
@@ -208,6 +209,42 @@ def test_calls_side_by_side_on_one_model_keep_their_times_apart() -> None:
         with ThreadPoolExecutor(len(schedules)) as threads:
             found = list(threads.map(alongside, schedules))
         assert max((one - other).abs().max() for one, other in zip(found, expected, strict=True)) < 1e-5
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_batch_is_its_items_one_by_one(*, cached: bool) -> None:
+    """In fp32 within 1e-5, with true guidance: each with its own noise, and words of its own or shared ones.
+
+    So it is beside a cache of earlier steps, as long as it skips nothing: what it skips it skips for all.
+    """
+    model = tiny.transformer()
+    if cached:
+        model.enable_cache(FirstBlockCacheConfig(threshold=0.0))
+    drawn = torch.cat([noise(WIDTH, HEIGHT, seed) for seed in (7, 8, 9)])
+    own, away = [words(1), words(2), words(3)], Away(Branch(words(4)), 2.0)
+
+    def run(x: Tensor, prompt: PromptEmbedding) -> Tensor:
+        return denoise(model, x, BETA, Branch(prompt), 3.5, away)
+
+    for prompts, given in ((own, together(own)), ([words(1)] * 3, words(1))):
+        batch = run(drawn, given)
+        alone = [run(drawn[each : each + 1], prompt) for each, prompt in enumerate(prompts)]
+        assert (batch - torch.cat(alone)).abs().max() < 1e-5
+        assert (alone[0] - alone[1]).abs().max() > 1e-2
+
+
+def test_prompts_that_do_not_fit_are_said() -> None:
+    """As many as latents or one; of one length, since padding is not masked."""
+    x = noise(WIDTH, HEIGHT, 7)
+    with pytest.raises(InvalidInput, match="there are 2 for 3 latents"):
+        denoise(transformer(), x.expand(3, -1, -1, -1), BETA, Branch(together([words(1), words(2)])), 3.5)
+    longer = PromptEmbedding(words(1).pooled, torch.zeros(1, 20, tiny.WIDTH))
+    with pytest.raises(InvalidInput, match="they have 12 and 20 tokens"):
+        together([words(1), longer])
+    with pytest.raises(InvalidInput, match="they have no tokens"):
+        together([])
+    counted = [replace(words(seed), tokens_left_out=seed) for seed in (2, 3)]
+    assert together(counted).tokens_left_out == 5
 
 
 def told(calls: list[Call], answer: Mapping[str, Any]) -> Extra:

@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux import tiny
-from shared.flux.decode import PUBLISHED, decode, encode, load_vae, previewer
+from shared.flux.decode import PUBLISHED, decode, decode_all, encode, encode_all, load_vae, previewer
 from shared.flux.latents import image_ids, noise, pack, to_model, to_vae, unpack
 from shared.flux.text import CLIP_L, T5_XXL, EncoderPaths, Encoders, PromptEncoder, load_encoders
 from shared.flux.text import encode as encode_words
@@ -88,6 +88,21 @@ def test_encoding_is_that_of_diffusers() -> None:
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
     theirs = (vae().encode(pixels).latent_dist.mean - 0.1159) * 0.3611
     assert torch.allclose(encode(vae(), image), theirs, atol=1e-6)
+
+
+def test_several_are_decoded_and_encoded_as_one_by_one_bit_by_bit() -> None:
+    """And those that cannot be are refused: pictures of two sizes, none, several latents where one is decoded."""
+    latents = torch.cat([noise(64, 48, seed) for seed in (1, 2, 3)])
+    pictures = decode_all(vae(), latents)
+    for one, latent in zip(pictures, latents.split(1), strict=True):
+        assert np.array_equal(one, decode(vae(), latent))
+    assert torch.equal(encode_all(vae(), pictures), torch.cat([encode(vae(), one) for one in pictures]))
+    with pytest.raises(InvalidInput, match="they are 64 x 48 and 96 x 64"):
+        encode_all(vae(), [picture(), picture(96, 64)])
+    with pytest.raises(InvalidInput, match="they are none"):
+        encode_all(vae(), [])
+    with pytest.raises(InvalidInput, match="there are 3"):
+        decode(vae(), latents)
 
 
 def test_large_pictures_are_decoded_in_tiles_that_fade_into_each_other() -> None:

@@ -210,6 +210,27 @@ def test_a_batch_is_its_images_one_by_one(transformer: Any, attentions: list[Per
         torch.testing.assert_close(batch, torch.cat(singles), atol=1e-5, rtol=0)
 
 
+def test_a_person_acts_in_some_items_of_a_batch(transformer: Any, attentions: list[PerceiverAttentionCA]) -> None:
+    """One person in the first image of three, another by half in the last: each is as alone, and nobody is nobody.
+
+    Bit by bit where the batch is the same, and within 1e-5 of images that are run by themselves.
+    """
+    attach(transformer, attentions)
+    one, third = (_noise(1, 5, ID_WIDTH, seed=seed) for seed in (1, 3))
+    call = IdentityCall(
+        [
+            Subject(tokens=one, items=torch.tensor([1.0, 0.0, 0.0])),
+            Subject(tokens=torch.cat([one, one, third]), items=torch.tensor([0.0, 0.0, 0.5])),
+        ]
+    )
+    batch, nobody = _run(transformer, call, seeds=[0, 1, 2]), _run(transformer, seeds=[0, 1, 2])
+    assert torch.equal(batch[1], nobody[1])
+    for number, subjects in enumerate(([Subject(tokens=one)], [], [Subject(tokens=third, weight=0.5)])):
+        alone = _run(transformer, IdentityCall(subjects), seeds=[number])
+        torch.testing.assert_close(batch[number : number + 1], alone, atol=1e-5, rtol=0)
+    assert (batch[0] - nobody[0]).abs().max() > 1e-3
+
+
 def test_calls_at_once_do_not_mix() -> None:
     """Fifty threads, each with its own identity and weight, on one model: each gets what it gets alone."""
     transformer = _transformer(doubles=1, singles=1)
@@ -296,6 +317,7 @@ def test_compiled_blocks_agree_in_every_call() -> None:
     others = [
         IdentityCall([]),
         IdentityCall([_subject(), _subject(seed=6, mask=torch.linspace(0, 1, 10))], image_tokens=10),
+        IdentityCall([_subject(items=torch.tensor([0.5]))]),
     ]
     wanted = [_run(transformer, call) for call in (*alike, *others)]
     with _dynamo.config.patch(recompile_limit=2):
@@ -421,6 +443,7 @@ def test_what_does_not_fit_the_image_is_said(transformer: Any, attentions: list[
         (IdentityCall([_subject(mask=torch.ones(9))]), "covers 9 tokens, but the image has 16"),
         (IdentityCall([_subject()], image_tokens=99), "is 99, but the model was given 16"),
         (IdentityCall([Subject(tokens=_noise(3, 5, ID_WIDTH))]), "are of 3 images, but the model was given 1"),
+        (IdentityCall([_subject(items=torch.ones(3))]), "are for 3 images, but the model was given 1"),
         (IdentityCall([Subject(tokens=_noise(1, 5, 20))]), "are 20 wide, but the modules want 24"),
     ):
         with pytest.raises(InvalidInput, match=message):
@@ -431,6 +454,8 @@ def test_what_does_not_fit_the_image_is_said(transformer: Any, attentions: list[
         IdentityCall([Subject(tokens=_noise(5, ID_WIDTH))])
     with pytest.raises(InvalidInput, match="has the shape"):
         IdentityCall([_subject(mask=torch.ones(4, 4))])
+    with pytest.raises(InvalidInput, match="items: has the shape"):
+        IdentityCall([_subject(items=torch.ones(1, 1))])
 
 
 def _transformer(doubles: int = 2, singles: int = 5) -> Any:
