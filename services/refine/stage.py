@@ -1,8 +1,8 @@
 """What the refine stage can do: give the picture the tone, the clarity and the grain of a photograph."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.contracts.base import Fraction
 from shared.flux.params import Sampling
@@ -31,8 +31,14 @@ class FluxPhotorealParams(Sampling):
         default=1024, description="pixels; a picture with a longer side is painted in tiles of it"
     )
     overlap: Annotated[int, Field(ge=32, le=512, multiple_of=16)] = Field(
-        default=128, description="pixels that neighbouring tiles share at least"
+        default=128, description="pixels that neighbouring tiles share at least; at most half a tile"
     )
+
+    @model_validator(mode="after")
+    def _tiles_lead_on(self) -> Self:
+        if 2 * self.overlap > self.tile:
+            raise ValueError(f"overlap {self.overlap} is more than half of tile {self.tile}")
+        return self
 
 
 STAGE = Stage(

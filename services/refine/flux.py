@@ -1,0 +1,157 @@
+"""The GPU engine of refine: a photographic fine-tune of FLUX paints the picture anew, from a little noise on.
+
+Nobody's identity takes part: PuLID was trained with FLUX.1 [dev] itself, and full fine-tunes weaken it. What keeps the
+person is how little noise is laid over the picture.
+"""
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from services.refine.sampling import denoise_in_tiles
+from services.refine.stage import FluxPhotorealParams
+from services.refine.tiles import tiles
+from shared.contracts.errors import Permanent
+from shared.flux.decode import decode, encode
+from shared.flux.denoise import Away, Branch, Step, start
+from shared.flux.latents import PIXELS_PER_LATENT, PIXELS_PER_TOKEN, noise
+from shared.flux.levels import noise_levels
+from shared.flux.painter import Painter
+from shared.flux.parts import proper_name, with_requirements
+from shared.flux.preview import shower
+from shared.flux.speed import Speed
+from shared.flux.studio import Studio
+from shared.models.device import wanted_device
+from shared.models.residency import Residency
+from shared.models.settings import flux_speed, models_folder
+from shared.models.shelf import Shelf
+from shared.vision.codec import Image
+from shared.vision.codec import decode as read
+from shared.vision.output import image_output
+from shared.worker.operation import Outcome, Work
+
+_SHOWN_FROM, _SHOWN_TO = 0.05, 0.95
+"""The sampling's part of the progress."""
+
+PREVIEWS = 10
+"""How often the picture is shown on its way, about."""
+
+
+class FluxPhotoreal:
+    """Borrows its models of the process's Residency. One step at a time.
+
+    Args:
+        folder: of the models; the setting `models_dir` where None.
+        device: where it computes, in bf16 on a GPU and in fp32 on a CPU; as the environment says where None.
+        residency: where models are borrowed; the process's where None.
+        speed: how FLUX is run; the settings `flux` where None.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        device: str | None = None,
+        residency: Residency | None = None,
+        speed: Speed | None = None,
+    ) -> None:
+        self._folder = folder or models_folder()
+        self._device = device or wanted_device()
+        self._dtype = torch.float32 if self._device == "cpu" else torch.bfloat16
+        self._speed = speed or flux_speed()
+        self._studio = Studio(self._folder, self._device, self._dtype, residency, self._speed)
+        self._digests: dict[str, str] = {}
+
+    def models(self, params: FluxPhotorealParams) -> Mapping[str, str]:
+        """Those of them that are there; `run` says which is missing. With them the settings that change pictures."""
+        names = [*with_requirements(params.model), *_strengths(params)]
+        for name in names:
+            if name not in self._digests:
+                digest = Shelf(self._folder).own_digest(name)
+                if digest is not None:
+                    self._digests[name] = digest
+        found = {name: self._digests[name] for name in names if name in self._digests}
+        return {**found, **self._speed.digests(proper_name(params.model))}
+
+    def resident_keys(self, params: FluxPhotorealParams) -> AbstractSet[str]:
+        """The transformer with its autoencoder. Words are often remembered, so text encoders are not named."""
+        return frozenset({self._studio.key(params.model, None)})
+
+    def run(self, work: Work[FluxPhotorealParams]) -> Outcome:
+        """Output `image`, of the input's size. The noise is the whole picture's, so that tiles agree.
+
+        Raises:
+            InvalidInput: the picture cannot be read.
+            Permanent: weights are missing, damaged or of another kind, or give what are no numbers.
+            ResourceExhausted: there is no room for them.
+        """
+        params = work.params
+        given = read(work.one("image"))
+        image = padded(given)
+        height, width = image.shape[:2]
+        words = self._studio.prompt(params.model, params.prompt)
+        others = self._studio.prompt(params.model, params.negative_prompt) if params.cfg != 1.0 else None
+        levels = noise_levels(params, width, height, params.denoise)
+        side, overlap = params.tile // PIXELS_PER_LATENT, params.overlap // PIXELS_PER_LATENT
+        cut = tiles(height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT, side, overlap)
+        with self._studio.painting(params.model, None, _strengths(params), offloaded=work.plan > 0) as painter:
+            work.progress(_SHOWN_FROM)
+            known = encode(painter.vae, image, self._speed.vae_tiled_from_px).to(self._device)
+            _check_finite(f"the autoencoder of {params.model}", known)
+            latent = denoise_in_tiles(
+                painter.transformer,
+                start(noise(width, height, work.seed).to(self._device), levels, known),
+                levels,
+                cut,
+                overlap,
+                Branch(words),
+                params.guidance,
+                None if others is None else Away(Branch(others), params.cfg, params.cfg_start_step),
+                _shower(painter, work),
+                lambda share: work.progress(_SHOWN_FROM + (_SHOWN_TO - _SHOWN_FROM) * share),
+            )
+            _check_finite(params.model, latent)
+            picture = decode(painter.vae, latent, self._speed.vae_tiled_from_px)
+        finished: Image = np.ascontiguousarray(picture[: given.shape[0], : given.shape[1]])
+        facts: dict[str, JsonValue] = {
+            "model": proper_name(params.model),
+            "first_sigma": round(levels[0], 6),
+            "last_sigma": round(levels[-2], 6),
+            "steps": len(levels) - 1,
+            "tiles": len(cut),
+            "prompt_tokens_left_out": words.tokens_left_out,
+        }
+        return Outcome({"image": image_output(finished, "intermediate")}, facts)
+
+
+def padded(image: Image) -> Image:
+    """A picture with sides that FLUX can paint: mirrored at its right and lower edge, never resized."""
+    more = [-side % PIXELS_PER_TOKEN for side in image.shape[:2]]
+    return np.pad(image, [(0, more[0]), (0, more[1]), (0, 0)], "symmetric")
+
+
+def _shower(painter: Painter, work: Work[FluxPhotorealParams]) -> Callable[[Step], None]:
+    """What shows the picture now and then."""
+    return shower(painter.vae, work.show, every=max(1, work.params.steps // PREVIEWS))
+
+
+def _check_finite(what: str, values: Tensor) -> None:
+    broken = int((~torch.isfinite(values)).sum())
+    if broken:
+        raise Permanent(
+            f"{what} gave {broken} of {values.numel()} values that are no finite numbers, which would show as black. "
+            "Check the weights with `doctorgen models verify`, or name another model."
+        )
+
+
+def _strengths(params: FluxPhotorealParams) -> dict[str, float]:
+    """How strongly each adapter acts, by its proper name; of one that is named twice the sum."""
+    found: dict[str, float] = {}
+    for lora in params.loras:
+        name = proper_name(lora.model)
+        found[name] = found.get(name, 0.0) + lora.strength
+    return found
