@@ -1,0 +1,40 @@
+"""The GPU engine of hands: a YOLO detector finds them, FLUX paints each anew, enlarged and within a mask."""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+from services.swap.detailer.engine import Detailer
+from services.swap.stage import FluxHandsParams
+from shared.flux.speed import Speed
+from shared.models.residency import Residency
+from shared.worker.operation import Outcome, Work
+
+
+class FluxHands:
+    """swap.hands by FaceDetailer's algorithm. The arguments are `services.swap.detailer.engine.Detailer`'s."""
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        device: str | None = None,
+        residency: Residency | None = None,
+        speed: Speed | None = None,
+    ) -> None:
+        self._detailer = Detailer(folder, device, residency, speed)
+
+    def models(self, params: FluxHandsParams) -> Mapping[str, str]:
+        """As `Detailer.models`."""
+        return self._detailer.models(params)
+
+    def resident_keys(self, params: FluxHandsParams) -> AbstractSet[str]:
+        """The transformer, with whatever identity modules it has, and the detector."""
+        return self._detailer.resident_keys(params, None)
+
+    def run(self, work: Work[FluxHandsParams]) -> Outcome:
+        """Output `image`: the picture with its hands painted anew; as it came where there are none.
+
+        Raises:
+            InvalidInput, Permanent, ResourceExhausted: as `Detailer.run`.
+        """
+        return self._detailer.run(work, "hands")
