@@ -132,14 +132,20 @@ class FluxFaceParams(Params):
     alignment: Literal["insightface", "facefusion"] = Field(
         default="insightface", description="which of the published alignments brings faces upright"
     )
-    boost_px: Literal[128, 256, 512, 1024] = Field(default=128, description="pixels of the swapped face's side")
+    boost_px: Literal[128, 256, 512, 1024] = Field(
+        default=128, description="pixels of the swapped face's side; the swapper's own where that is more"
+    )
     targets: Annotated[tuple[Target, ...], Field(max_length=4)] = Field(
-        default=(), description="one for each subject; none assigns subjects to faces by likeness, one to the largest"
+        default=(),
+        description="one for each subject; none: several are assigned by likeness, one gets the largest face",
     )
     masks: Annotated[tuple[Literal["insightface", "box", "parsed", "occlusion"], ...], Field(max_length=4)] = Field(
         default=("insightface",), description="the swapped face shows where all of them let it"
     )
     box_blur: Fraction = Field(default=0.3, description="soft edge of the mask `box`, share of the face's crop")
+    box_padding: tuple[Fraction, Fraction, Fraction, Fraction] = Field(
+        default=(0.0, 0.0, 0.0, 0.0), description="left out above, right, below and left, shares of the face's crop"
+    )
     parser: ModelName = Field(default="face-parsing", description="of the mask `parsed`")
     occluder: ModelName = Field(default="xseg_1", description="of the mask `occlusion`")
     strength: Fraction = Field(default=1.0, description="opacity of the swapped face")

@@ -9,17 +9,10 @@ import numpy as np
 import pytest
 
 from shared.contracts.errors import Permanent
+from shared.models.onnx import CPU, CUDA
 from shared.vision.codec import Image
-from shared.vision.networks.antelope import (
-    CPU,
-    CUDA,
-    DETECTOR,
-    RECOGNISER,
-    Antelope,
-    check_sessions,
-    locate,
-    open_antelope,
-)
+from shared.vision.networks.antelope import DETECTOR, RECOGNISER, Antelope, locate, open_antelope
+from shared.vision.networks.insight import check_sessions
 from tests.engines.synthetic_antelope import (
     ASTRONAUT_BOX,
     ASTRONAUT_POINTS,

@@ -22,6 +22,13 @@ STRIDES = (8, 16, 32)
 FACE_SHARE = 0.4
 """The face's width, of the photo's shorter side."""
 
+Seen = tuple[float, float, float]
+"""A face: where its middle is, as shares of the photo's width and height, and its width, of the photo's shorter side.
+
+There is room for twenty."""
+
+MIDDLE: Seen = (0.5, 0.5, FACE_SHARE)
+
 ALIKE = 1.0
 """What is added to each number of a vector: with it any two faces are alike enough to be one person's."""
 
@@ -42,32 +49,41 @@ def write(folder: Path) -> None:
     write_recogniser(folder / RECOGNISER, ALIKE)
 
 
-def write_detector(path: Path) -> None:
+def write_detector(path: Path, faces: Sequence[Seen] = (MIDDLE,)) -> None:
     """SCRFD's interface: at each stride, for each anchor, a score, distances to a box's edges and to five points.
 
-    The photo fills its square input from the upper left corner on. How far is told from the padding, so that the middle
-    is the photo's, whatever its shape. The face is told by one anchor, the coarsest stride's first, at (0, 0).
+    The photo fills its square input from the upper left corner on. How far is told from the padding, so that a place is
+    the photo's, whatever its shape. The faces are told by the coarsest stride's first anchors: two in each cell of its
+    first row.
     """
     points = (TEMPLATE - TEMPLATE.mean(axis=0)) / (TEMPLATE[1, 0] - TEMPLATE[0, 0]) * _EYES_APART
     graph = Graph()
     lit = graph.add("Greater", graph.add("ReduceMax", "input.1", axes=[1], keepdims=0), graph.number(_PADDING))
     mask = graph.add("Cast", lit, to=TensorProto.FLOAT)
     edges = [_last_lit(graph, mask, axis) for axis in (1, 2)]
-    shorter = graph.add("Mul", graph.add("Min", *edges), graph.number(FACE_SHARE / STRIDES[-1]))
-    middle = graph.add("Mul", graph.add("Concat", *edges, axis=1), graph.number(0.5 / STRIDES[-1]))
-    bbox = graph.add("Mul", _about(graph, middle, shorter, _BOX), graph.constant(np.array([[-1.0, -1.0, 1.0, 1.0]])))
-    kps = _about(graph, middle, shorter, points.ravel().tolist())
-    given: dict[str, list[str]] = {"score": [], "bbox": [], "kps": []}
+    sides, shorter = graph.add("Concat", *edges, axis=1), graph.add("Min", *edges)
+    told: dict[str, list[str]] = {"score": [], "bbox": [], "kps": []}
+    for number, (x, y, width) in enumerate(faces):
+        size = graph.add("Mul", shorter, graph.number(width / STRIDES[-1]))
+        middle = graph.add("Mul", sides, graph.constant(np.array([[x, y]]) / STRIDES[-1]))
+        middle = graph.add("Sub", middle, graph.constant(np.array([[number // 2, 0.0]])))
+        box = _about(graph, middle, size, _BOX)
+        told["score"].append(graph.constant(np.array([[0.99 - 0.001 * number]])))
+        told["bbox"].append(graph.add("Mul", box, graph.constant(np.array([[-1.0, -1.0, 1.0, 1.0]]))))
+        told["kps"].append(_about(graph, middle, size, points.ravel().tolist()))
+    widths = {"score": 1, "bbox": 4, "kps": 10}
+    given: dict[str, list[str]] = {kind: [] for kind in widths}
     for stride in STRIDES:
         cells = graph.add("AveragePool", "input.1", kernel_shape=[stride] * 2, strides=[stride] * 2)
         anchors = graph.add("Slice", cells, graph.integers(0), graph.integers(2), graph.integers(1))
         rows = graph.add("Mul", graph.add("Reshape", anchors, graph.integers(-1, 1)), graph.number(0.0))
-        others = graph.add("Slice", rows, graph.integers(1), graph.integers(2**31), graph.integers(0))
-        first = graph.constant(np.array([[0.99 if stride == STRIDES[-1] else 0.0]]))
-        given["score"].append(graph.add("Concat", first, others, axis=0))
-        given["bbox"].append(graph.add("Add", rows, bbox))
-        given["kps"].append(graph.add("Add", rows, kps))
-    widths = {"score": 1, "bbox": 4, "kps": 10}
+        for kind, width in widths.items():
+            if stride != STRIDES[-1] or not faces:
+                given[kind].append(graph.add("Mul", rows, graph.constant(np.zeros((1, width)))))
+                continue
+            others = graph.add("Slice", rows, graph.integers(len(faces)), graph.integers(2**31), graph.integers(0))
+            wide = graph.add("Mul", others, graph.constant(np.zeros((1, width))))
+            given[kind].append(graph.add("Concat", *told[kind], wide, axis=0))
     graph.save(
         path, ("input.1", [1, 3, "h", "w"]), [(name, [None, widths[kind]]) for kind in given for name in given[kind]]
     )

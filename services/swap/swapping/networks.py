@@ -1,0 +1,160 @@
+"""Where a face swap's networks lie, and how they are borrowed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from services.swap.stage import FluxFaceParams
+from services.swap.swapping.swapper import Swapper, open_swapper
+from shared.flux.residents import ModuleResident
+from shared.flux.tensors import shapes
+from shared.models.catalogue import load_models
+from shared.models.onnx import OnnxResident, open_session
+from shared.models.residency import Residency
+from shared.models.shelf import Shelf
+from shared.models.single import Single, single
+from shared.vision.networks.insight import (
+    PACKS,
+    Insight,
+    Pack,
+    insight_key,
+    insight_resident,
+    locate,
+    own_pack,
+)
+from shared.vision.networks.parsing import WIDTH, FaceParser, load_parser
+from shared.vision.networks.restorer import Restorer, restorer_key, restorer_resident
+from shared.vision.weights import sha256_of
+
+FIRST_CONVOLUTION = "cp.resnet.conv1.weight"
+"""Of the parser: [width, 3, 7, 7]."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the networks of a step lie. Those that it does not use are None."""
+
+    pack: Pack
+    faces: Path
+    """Folder of the pack's files."""
+    swapper: Single
+    parser: Single | None
+    occluder: Single | None
+    restorer: Single | None
+    digests: Mapping[str, str]
+    """Of the weights, name to SHA-256."""
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """On the device. Those that a step does not use are None."""
+
+    swapper: Swapper
+    parser: nn.Module | None
+    occluder: Any
+    """An onnxruntime.InferenceSession."""
+    restorer: Restorer | None
+
+
+def place_of(shelf: Shelf, params: FluxFaceParams) -> Place:
+    """Where a step's networks lie: in the catalogue's folders, or in folders of one's own.
+
+    Raises:
+        InvalidInput: a parameter names a model of another kind.
+        Permanent: a file is missing, or a folder of one's own holds something else; says what would help.
+        IntegrityError: a file is damaged.
+    """
+    swapper = single(shelf, params.model, ".onnx", "model")
+    parser = single(shelf, params.parser, ".safetensors", "parser") if "parsed" in params.masks else None
+    occluder = single(shelf, params.occluder, ".onnx", "occluder") if "occlusion" in params.masks else None
+    restorer = single(shelf, params.restorer, ".safetensors", "restorer") if params.restorer != "none" else None
+    known = load_models().named(params.encoder)
+    if known is not None and known.name in PACKS:
+        pack = PACKS[known.name]
+        faces = locate(shelf.folder / pack.name, pack, attributes=True)
+    else:
+        faces = shelf.folder / params.encoder
+        pack = own_pack(faces, params.encoder)
+    digests = {f"{pack.name}/{file}": sha256_of(faces / file) for file in pack.files(attributes=True)}
+    digests |= {one.name: one.digest for one in (swapper, parser, occluder, restorer) if one is not None}
+    return Place(pack, faces, swapper, parser, occluder, restorer, digests)
+
+
+def keys_of(place: Place, device: str) -> frozenset[str]:
+    """What `finder` and `borrowed` borrow, as the Residency names it."""
+    keys = {insight_key(place.faces, device), _key(place.swapper, device)}
+    keys |= {_parser_key(place.parser, device)} if place.parser is not None else set()
+    keys |= {_key(place.occluder, device)} if place.occluder is not None else set()
+    keys |= {restorer_key(place.restorer.path, device)} if place.restorer is not None else set()
+    return frozenset(keys)
+
+
+@contextmanager
+def finder(place: Place, device: str, residency: Residency) -> Iterator[Insight]:
+    """What finds and describes faces, until the block ends.
+
+    Raises:
+        Permanent: a file is not what it should be.
+        ResourceExhausted: it does not fit.
+    """
+    key = insight_key(place.faces, device)
+    with residency.use(key, lambda: insight_resident(place.faces, place.pack, device)) as slot:
+        yield slot.it
+
+
+@contextmanager
+def borrowed(place: Place, device: str, residency: Residency) -> Iterator[Networks]:
+    """The others, until the block ends.
+
+    Raises:
+        Permanent: a file is not what it should be.
+        ResourceExhausted: they do not fit.
+    """
+    with ExitStack() as stack:
+
+        def opened(one: Single, how: Callable[[], Any]) -> Any:
+            resident = OnnxResident(f"{one.name} of {one.path}", [one.path], how)
+            return stack.enter_context(residency.use(_key(one, device), lambda: resident)).it
+
+        swapper, occluder, parser, restorer = place.swapper, place.occluder, place.parser, place.restorer
+        yield Networks(
+            swapper=opened(swapper, lambda: open_swapper(swapper.name, swapper.path, device)),
+            parser=None if parser is None else stack.enter_context(_parser(parser, device, residency)),
+            occluder=None if occluder is None else opened(occluder, lambda: open_session(occluder.path, device)),
+            restorer=None if restorer is None else stack.enter_context(_restorer(restorer, device, residency)),
+        )
+
+
+@contextmanager
+def _restorer(one: Single, device: str, residency: Residency) -> Iterator[Restorer]:
+    key = restorer_key(one.path, device)
+    with residency.use(key, lambda: restorer_resident(one.path, device, name=one.name)) as restorer:
+        yield restorer
+
+
+@contextmanager
+def _parser(one: Single, device: str, residency: Residency) -> Iterator[nn.Module]:
+    def resident() -> ModuleResident[FaceParser]:
+        width = shapes(one.path).get(FIRST_CONVOLUTION, (WIDTH,))[0]
+        with torch.device("meta"):
+            state = FaceParser(width).state_dict().values()
+        size = sum(tensor.numel() * tensor.element_size() for tensor in state)
+        name = f"{one.path} in {torch.float32}"
+        return ModuleResident(name, lambda: load_parser(one.path, "cpu", width), size, device)
+
+    with residency.use(_parser_key(one, device), resident) as parser:
+        yield parser
+
+
+def _key(one: Single, device: str) -> str:
+    return f"{one.path} on {device}"
+
+
+def _parser_key(one: Single, device: str) -> str:
+    """As identity's engine names it, so that there is one of it."""
+    return f"{one.path} in {torch.float32} on {device}"

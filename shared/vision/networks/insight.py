@@ -1,0 +1,243 @@
+"""InsightFace's packs of models: they find a picture's faces and say whose they are, of which sex and how old."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import onnxruntime
+from insightface.app import FaceAnalysis
+from numpy.typing import NDArray
+
+from shared.contracts.errors import Permanent
+from shared.models.device import check_providers
+from shared.models.onnx import CPU, CUDA, OnnxResident
+from shared.vision.boxes import Box
+from shared.vision.codec import Image
+
+LADDER_STEP_PX = 64
+
+Gender = Literal["female", "male"]
+GENDERS: tuple[Gender, ...] = ("female", "male")
+"""As the pack's `genderage` numbers them."""
+
+FINDS, DESCRIBES, GUESSES = "detection", "recognition", "genderage"
+"""insightface's names of the models' tasks."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack's files."""
+
+    name: str
+    detector: str
+    recogniser: str
+    attributes: str = "genderage.onnx"
+
+    def files(self, attributes: bool) -> tuple[str, ...]:
+        """Those that are loaded, with sex and age or without."""
+        return (self.detector, self.recogniser, *((self.attributes,) if attributes else ()))
+
+
+ANTELOPEV2 = Pack("antelopev2", "scrfd_10g_bnkps.onnx", "glintr100.onnx")
+BUFFALO_L = Pack("buffalo_l", "det_10g.onnx", "w600k_r50.onnx")
+
+PACKS = {pack.name: pack for pack in (ANTELOPEV2, BUFFALO_L)}
+"""The published ones, by their names."""
+
+
+@dataclass(frozen=True, eq=False)
+class InsightFace:
+    """One face. Pixels of the picture it was found in."""
+
+    box: Box
+    """x, y, width, height."""
+    points: NDArray[np.float64]
+    """(5, 2): the picture's left eye, right eye, nose, left and right corner of the mouth."""
+    embedding: NDArray[np.float32]
+    """(512,), raw as the recogniser gives it, not of unit length."""
+    score: float
+    """The detector's confidence, 0 to 1."""
+    gender: Gender | None = None
+    """A guess; None where the pack was opened without it."""
+    age: int | None = None
+    """In years, likewise."""
+
+    @property
+    def area(self) -> float:
+        """Of the box, in square pixels."""
+        return self.box[2] * self.box[3]
+
+
+class Insight:
+    """Finds and describes faces. Keeps nothing from one picture to the next; used by one thread at a time.
+
+    Sources: Guo et al. 2021, "Sample and Computation Redistribution for Efficient Face Detection" (SCRFD); Deng et al.
+    2018, "ArcFace".
+
+    Args:
+        app: insightface's FaceAnalysis, with detection and recognition; None before there is one.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def find(
+        self, image: Image, det_size: int = 640, min_det_size: int = 320, min_score: float = 0.5
+    ) -> tuple[InsightFace, ...]:
+        """The faces of a picture (uint8 RGB), largest first; none is an empty tuple.
+
+        A face that fills the picture is too large for the detector's anchors at 640 pixels. Where nothing is found the
+        picture is therefore looked at ever smaller, 64 pixels a time, and the first size at which there is a face is
+        taken.
+
+        Args:
+            image: the picture.
+            det_size: side of the square that the picture is first fitted into, a multiple of 32.
+            min_det_size: and at last.
+            min_score: of the detector, from 0 to 1, below which it is no face.
+        """
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        for size in range(det_size, min_det_size - 1, -LADDER_STEP_PX):
+            self.app.prepare(ctx_id=0, det_thresh=min_score, det_size=(size, size))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "`estimate` is deprecated", FutureWarning)  # in insightface
+                found = self.app.get(bgr)
+            if found:
+                return tuple(sorted(map(_face, found), key=lambda face: (-face.area, face.box)))
+        return ()
+
+
+def insight_key(place: Path, device: str) -> str:
+    """What a Residency knows `insight_resident` by."""
+    return f"{place} with sex and age on {device}"
+
+
+def insight_resident(place: Path, pack: Pack, device: str) -> OnnxResident[Insight]:
+    """Detector, recogniser and guesser of sex and age, as a Resident that lends a Slot.
+
+    Args:
+        place: the folder of the files, as `locate` finds it.
+        pack: their names.
+        device: `cpu`, `cuda` or `cuda:<index>`.
+    """
+    files = [place / file for file in pack.files(attributes=True)]
+    return OnnxResident(f"{pack.name} of {place}", files, lambda: Insight(open_app(place, device, pack, True)))
+
+
+def locate(folder: Path, pack: Pack, attributes: bool = False) -> Path:
+    """Where a pack's files are: in `folder`, or one folder deeper, as antelopev2's published archive unpacks.
+
+    Raises:
+        Permanent: some are missing from both; says which and how to come by them.
+    """
+    places = (folder, folder / pack.name)
+    wanted = pack.files(attributes)
+    missing = {place: [name for name in wanted if not (place / name).is_file()] for place in places}
+    for place in places:
+        if not missing[place]:
+            return place
+    best = min(places, key=lambda place: len(missing[place]))
+    raise Permanent(
+        f"{' and '.join(missing[best])} of {pack.name} missing: looked in {places[0]} and {places[1]}. "
+        f"`doctorgen models download {pack.name}` brings them."
+    )
+
+
+def own_pack(folder: Path, name: str) -> Pack:
+    """The pack in a folder of one's own, whose files are called as one of the published packs' are.
+
+    Raises:
+        Permanent: none is there whole.
+    """
+    for pack in PACKS.values():
+        if all((folder / file).is_file() for file in pack.files(attributes=True)):
+            return Pack(name, pack.detector, pack.recogniser, pack.attributes)
+    known = "; ".join(f"{', '.join(pack.files(attributes=True))} as {pack.name} has" for pack in PACKS.values())
+    raise Permanent(f"{folder} holds no pack of InsightFace. It is to hold {known}.")
+
+
+def open_app(place: Path, device: str, pack: Pack, attributes: bool = False) -> Any:
+    """The FaceAnalysis of the models in a folder; nothing is downloaded.
+
+    Args:
+        place: the folder of the ONNX files.
+        device: `cpu`, `cuda` or `cuda:<index>`; all models run there, or none.
+        pack: the files' names.
+        attributes: whether sex and age are guessed.
+
+    Raises:
+        Permanent: a file is no ONNX model, or onnxruntime cannot use the device.
+    """
+    kind, _, number = device.partition(":")
+    provider = CUDA if kind == "cuda" else CPU
+    check_providers(onnxruntime.get_available_providers(), provider)
+    wanted = [FINDS, DESCRIBES, *([GUESSES] if attributes else [])]
+    try:
+        app = FaceAnalysis(
+            name=str(place),
+            root=str(place.parent),
+            allowed_modules=wanted,
+            providers=[(CUDA, {"device_id": number or "0"}), CPU] if provider == CUDA else [CPU],
+        )
+    except Exception as error:  # onnxruntime's errors have no common root
+        raise Permanent(
+            f"{place} holds no {pack.name} that insightface can load ({type(error).__name__}: {error}). "
+            f"`doctorgen models verify {pack.name}` says which file is wrong."
+        ) from error
+    if app.models.keys() != set(wanted):
+        raise Permanent(
+            f"{place} holds models for {', '.join(app.models)}, where {pack.detector} finds and {pack.recogniser} "
+            f"recognises faces{f' and {pack.attributes} guesses sex and age' if attributes else ''}. "
+            f"`doctorgen models download {pack.name}` brings them."
+        )
+    check_sessions(app, provider)
+    return app
+
+
+def check_sessions(app: Any, provider: str) -> None:
+    """See that each model of `app` runs where it was told to: onnxruntime falls back to the CPU without an error.
+
+    Raises:
+        Permanent: one does not.
+    """
+    for model in app.models.values():
+        check_providers(model.session.get_providers(), provider)
+
+
+def distinct(faces: Sequence[InsightFace], apart: float = 0.2) -> tuple[InsightFace, ...]:
+    """The faces in their order, without those that a detector told twice; of two the surer one stays.
+
+    Two boxes of one face may overlap little (a head, and its face alone), and its key points still lie together.
+
+    Args:
+        faces: what was found.
+        apart: of the smaller box's width, how far key points of two faces lie apart on average, at least.
+    """
+    kept: list[InsightFace] = []
+    for face in sorted(faces, key=lambda one: (-one.score, one.box)):
+        if all(_apart(face, other) >= apart for other in kept):
+            kept.append(face)
+    return tuple(face for face in faces if face in kept)
+
+
+def _apart(one: InsightFace, other: InsightFace) -> float:
+    """Mean distance of two faces' points, in widths of the smaller."""
+    width = max(min(one.box[2], other.box[2]), 1e-6)
+    return float(np.linalg.norm(one.points - other.points, axis=1).mean()) / width
+
+
+def _face(found: Any) -> InsightFace:
+    left, top, right, bottom = (float(edge) for edge in found.bbox)
+    gender, age = getattr(found, "gender", None), getattr(found, "age", None)
+    return InsightFace(
+        box=(left, top, right - left, bottom - top),
+        points=np.asarray(found.kps, np.float64),
+        embedding=np.asarray(found.embedding, np.float32),
+        score=float(found.det_score),
+        gender=None if gender is None else GENDERS[int(gender)],
+        age=None if age is None else int(age),
+    )
