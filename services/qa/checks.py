@@ -1,6 +1,6 @@
 """Holds a picture's measures against their bounds. Pure: an observation in, checks out, each with its reason."""
 
-from services.qa.observe import FaceObserved, Observation
+from services.qa.observation import FaceObserved, Observation
 from services.qa.stage import ScoreParams
 from shared.contracts.verdict import SAME_PERSON, Check
 
@@ -31,9 +31,10 @@ def _likeness(main: FaceObserved | None, params: ScoreParams) -> Check:
         return Check(name="likeness", passed=False, value=None, bound=bound, reason=_NO_FACE)
     passed = main.likeness >= params.min_likeness
     verb = "is" if passed else "is not"
+    on_average = "" if main.mean_likeness is None else f", {main.mean_likeness:.2f} on the mean of all"
     reason = (
         f"The main face {verb} enough like the subject: likeness {main.likeness:.2f} to all photos together,"
-        f" {main.best_likeness:.2f} to the nearest one."
+        f" {main.best_likeness:.2f} to the nearest one{on_average}."
     )
     return Check(name="likeness", passed=passed, value=main.likeness, bound=bound, reason=reason)
 
@@ -41,14 +42,14 @@ def _likeness(main: FaceObserved | None, params: ScoreParams) -> Check:
 def _identities(seen: Observation) -> Check:
     count = sum(face.likeness >= SAME_PERSON for face in seen.faces)
     verb = "carry" if count > 1 else "carries"
-    reason = f"{_faces_in_words(count)} of the picture {verb} the subject's identity."
+    reason = f"{faces_in_words(count)} of the picture {verb} the subject's identity."
     return Check(name="identities", passed=count == 1, value=float(count), bound="exactly 1", reason=reason)
 
 
 def _faces(seen: Observation, params: ScoreParams) -> Check:
     count = len(seen.faces)
     bound = f"1 to {params.max_faces}"
-    reason = f"The picture shows {_faces_in_words(count).lower()}."
+    reason = f"The picture shows {faces_in_words(count).lower()}."
     return Check(name="faces", passed=1 <= count <= params.max_faces, value=float(count), bound=bound, reason=reason)
 
 
@@ -117,7 +118,8 @@ def _dimensions(seen: Observation, params: ScoreParams) -> Check:
     return Check(name="dimensions", passed=passed, value=float(seen.width_px), bound=bound, reason=reason)
 
 
-def _faces_in_words(count: int) -> str:
+def faces_in_words(count: int) -> str:
+    """Such as "No face", "1 face", "2 faces"."""
     if count == 0:
         return "No face"
     return "1 face" if count == 1 else f"{count} faces"

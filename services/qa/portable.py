@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 
-from pydantic import JsonValue
-
 from services.qa.checks import all_checks
-from services.qa.observe import Observation, observe
+from services.qa.judge import judge, outcome
+from services.qa.observe import observe
 from services.qa.stage import ScoreParams
 from shared.contracts.identity import IdentityRecord
-from shared.contracts.verdict import Likeness, Verdict, rating_of
 from shared.vision.codec import decode
 from shared.vision.embedding import ENCODER, FaceEncoder
 from shared.vision.faces import FaceFinder
-from shared.worker.operation import Outcome, Output, Work
+from shared.worker.operation import Outcome, Work
 
 
 class PortableScorer:
@@ -33,23 +31,4 @@ class PortableScorer:
         """
         subject = IdentityRecord.from_json(work.one("identity"))
         seen = observe(decode(work.one("image")), subject, self._finder, self._encoder)
-        verdict = judge(seen, work.params)
-        facts: dict[str, JsonValue] = verdict.summary().model_dump(mode="json")
-        return Outcome(outputs={"verdict": Output(verdict.to_json(), "application/json", "verdict")}, facts=facts)
-
-
-def judge(seen: Observation, params: ScoreParams) -> Verdict:
-    """The verdict: passed when every check passes.
-
-    The score is the likeness of the largest face to the fused descriptor of all photos: a picture cannot gain by
-    resembling one odd photo. The likeness to the nearest photo stands in the check's reason.
-    """
-    checks = all_checks(seen, params)
-    reasons = tuple(check.reason for check in checks if not check.passed)
-    likeness = None
-    if seen.faces:
-        main = seen.faces[0]
-        likeness = Likeness(
-            score=main.likeness, rating=rating_of(main.likeness), distance=main.distance, encoder=ENCODER
-        )
-    return Verdict(passed=not reasons, likeness=likeness, checks=checks, reasons=tuple(dict.fromkeys(reasons)))
+        return outcome(judge(seen, all_checks(seen, work.params), ENCODER))

@@ -1,9 +1,10 @@
 """What the qa stage can do: judge a finished picture."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from services.qa.encoders import has_a_part
 from shared.contracts.base import Fraction
 from shared.contracts.verdict import SAME_PERSON
 from shared.models.name import ModelName
@@ -38,18 +39,33 @@ class ScoreParams(Params):
 class FluxScoreParams(ScoreParams):
     """The same by networks that had no part in making the picture."""
 
-    detector: ModelName = Field(default="yunet", description="finds faces")
-    recogniser: ModelName = Field(default="auraface", description="describes them; has no part in making pictures")
-    hand_detector: ModelName | Literal["none"] = "hand_yolov9c"
+    detector: ModelName = Field(default="yunet", description="finds faces; YuNet's interface")
+    recogniser: ModelName = Field(
+        default="auraface",
+        description="describes them; ArcFace's interface, and no part in making pictures: antelopev2's and buffalo_l's "
+        "are refused",
+    )
+    hand_detector: ModelName | Literal["none"] = Field(
+        default="hand_yolov9c", description="a YOLO; none: hands are not looked for"
+    )
     same_person_cosine: Annotated[float, Field(ge=0.05, le=0.95)] = Field(
         default=0.35, description="cosine of two faces' embeddings that counts as likeness 0.60"
     )
     max_hands: Annotated[int, Field(ge=0, le=50, description="in the whole picture")] = 6
     max_leak: Fraction = Field(default=0.5, description="likeness that no other face of the picture may have")
     max_blockiness: Annotated[float, Field(ge=1.0, le=10.0)] = Field(
-        default=1.6, description="steps at the edges of 8 x 8 or 16 x 16 blocks, in those elsewhere"
+        default=1.6,
+        description="steps at the edges of 8 x 8 or 16 x 16 blocks, over those elsewhere; a photo saved as JPEG of "
+        "quality 30 measures about that",
     )
     max_clipped: Fraction = Field(default=0.2, description="share of pixels that are wholly black or white")
+
+    @model_validator(mode="after")
+    def _judge_is_no_party(self) -> Self:
+        pack = has_a_part(self.recogniser)
+        if pack is not None:
+            raise ValueError(f"recogniser {self.recogniser} is an encoder by which pictures are made; name auraface")
+        return self
 
 
 STAGE = Stage(

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from services.qa.observe import FaceObserved, Observation
-from services.qa.portable import judge
+from services.qa import judge as judging
+from services.qa.checks import all_checks
+from services.qa.observation import FaceObserved, Observation
 from services.qa.stage import ScoreParams
 from shared.contracts.verdict import Check, Verdict
 from shared.vision.embedding import likeness
@@ -20,6 +21,10 @@ GOOD = Observation(
     sharpness=300.0,
     faces=(GOOD_FACE,),
 )
+
+
+def judge(seen: Observation, params: ScoreParams) -> Verdict:
+    return judging.judge(seen, all_checks(seen, params), "an encoder")
 
 
 def check(verdict: Verdict, name: str) -> Check:
