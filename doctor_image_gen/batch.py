@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 
 from doctor_image_gen.options import LONGEST_WAIT_S
 from doctor_image_gen.yaml_file import read_yaml
-from shared.contracts.base import MESSAGE_LIMIT_BYTES, Identifier, Name, Seed, invalid_input
+from shared.contracts.base import MESSAGE_LIMIT_BYTES, Identifier, Name, Seed, Usd, invalid_input
 from shared.contracts.batch import BatchRequest, BatchSubject
 from shared.contracts.errors import InvalidInput
+from shared.contracts.gate import AttemptCount
 from shared.contracts.nearest import nearest
 from shared.contracts.request import MOST_IMAGES, Consent, ImageName, ImageRef, Lane, PhotoRef, SubjectAttributes
 
@@ -63,6 +64,8 @@ class BatchFile(BaseModel):
     engine: Name | None = None
     seed: Seed | None = None
     overrides: dict[Name, dict[str, JsonValue]] = Field(default_factory=dict)
+    attempts: AttemptCount | None = Field(default=None, description="at each picture; the recipe's where absent")
+    max_cost_usd: Usd | None = Field(default=None, description="of each job; the recipe's where absent")
     priority: Lane = "bulk"
     deadline_s: Annotated[float, Field(gt=0, le=LONGEST_WAIT_S)] | None = None
 

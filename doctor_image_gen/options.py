@@ -4,11 +4,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from shared.contracts.base import Name, Seed, invalid_input
+from shared.contracts.base import Name, Seed, Usd, invalid_input
 from shared.contracts.errors import InvalidInput
+from shared.contracts.gate import AttemptCount
 from shared.contracts.request import Lane
 
 LONGEST_WAIT_S = 30 * 24 * 3600.0
+OF_REQUEST = {"seed", "recipe", "engine", "attempts", "max_cost_usd", "priority", "overrides"}
 
 
 class GenerationOptions(BaseModel):
@@ -22,6 +24,8 @@ class GenerationOptions(BaseModel):
     seed: Seed | None = None
     recipe: Name | None = None
     engine: Name | None = None
+    attempts: AttemptCount | None = None
+    max_cost_usd: Usd | None = None
     priority: Lane = "interactive"
     deadline_s: Annotated[float, Field(gt=0, le=LONGEST_WAIT_S)] | None = None
     faces: tuple[Annotated[int, Field(ge=1, le=20)] | None, ...] = ()
@@ -50,4 +54,4 @@ class GenerationOptions(BaseModel):
 
     def of_request(self) -> dict[str, Any]:
         """Those that are fields of a JobRequest, under their names there."""
-        return self.model_dump(include={"seed", "recipe", "engine", "priority", "overrides"})
+        return self.model_dump(include=OF_REQUEST)

@@ -11,6 +11,7 @@ from doctor_image_gen.picture_file import write_whole
 from doctor_image_gen.stack import Connections
 from services.gateway.planner import seed_of
 from shared.contracts.artifacts import Manifest
+from shared.contracts.attempt import Attempt
 from shared.contracts.errors import DoctorGenError, InvalidInput, Permanent
 from shared.contracts.step import StepRecord
 from shared.contracts.verdict import Verdict
@@ -20,8 +21,28 @@ from shared.storage.artifacts import fetch
 from shared.storage.manifests import read_manifest
 
 
+class AttemptMade(TypedDict):
+    """One attempt at a picture. `image` and `verdict` are keys in the object store, `failed` the checks not passed."""
+
+    number: int
+    kept: bool
+    passed: bool
+    identity_score: float | None
+    failed: list[str]
+    seed: int | None
+    identity_weight: float | None
+    image: str
+    verdict: str
+    seconds: float
+    cost_usd: float
+
+
 class Metadata(TypedDict):
-    """How a picture came to be and how good it is."""
+    """How a picture came to be and how good it is.
+
+    `attempts` are all that were made, in their order, where the recipe has a gate and further ones were allowed. All
+    else speaks of the one that was kept, but that `cost_usd` is of all; `seed` is the job's, of which theirs follow.
+    """
 
     job_id: str
     subject: str
@@ -39,6 +60,7 @@ class Metadata(TypedDict):
     identity_score: float | None
     identity_rating: str | None
     verdict: dict[str, Any]
+    attempts: list[AttemptMade]
     seed: int
     recipe: str
     timings: dict[str, float]
@@ -109,12 +131,30 @@ def metadata_of(connections: Connections, job: Job, picture: bytes) -> Metadata:
         identity_score=summary.identity_score,
         identity_rating=summary.identity_rating,
         verdict=verdict.model_dump(mode="json"),
+        attempts=[attempt_made(one, job.result.kept) for one in job.result.attempts or ()],
         seed=seed_of(job.request),
         recipe=job.first_message.recipe if job.first_message else "",
         timings={record.step: round(record.seconds, 3) for record in job.result.trail},
         reused=[record.step for record in job.result.trail if record.reused],
         cost_usd=round(job.result.cost_usd, 6),
         timestamp=job.updated_at.isoformat(),
+    )
+
+
+def attempt_made(one: Attempt, kept: int | None) -> AttemptMade:
+    """An attempt as the SDK tells of it. `kept` is the number of the one that was kept."""
+    return AttemptMade(
+        number=one.number,
+        kept=one.number == kept,
+        passed=one.passed,
+        identity_score=one.identity_score,
+        failed=list(one.failed),
+        seed=one.seed,
+        identity_weight=one.identity_weight,
+        image=one.image.key,
+        verdict=one.verdict.key,
+        seconds=round(one.seconds, 3),
+        cost_usd=round(one.cost_usd, 6),
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import Any
 
+from doctor_image_gen.cli.attempts import in_words
 from doctor_image_gen.cli.catalogues import scenarios
 from doctor_image_gen.cli.console import console
 from doctor_image_gen.cli.progress import Progress
@@ -85,8 +86,15 @@ def _say(outcome: Generated) -> None:
         f"  likeness {likeness}, verdict {verdict}\n"
         f"  {metadata['generation_time']:.1f} s, {metadata['cost_usd']:.4f} USD"
         + (f", reused: {', '.join(metadata['reused'])}" if metadata["reused"] else "")
+        + "".join(f"\n  {line}" for line in _attempts(metadata))
         + "".join(f"\n  models under {licence}: {', '.join(models)}" for licence, models in _by_licence(metadata)),
     )
+
+
+def _attempts(metadata: Metadata) -> list[str]:
+    """A line for each attempt, where there was more than one."""
+    made = metadata["attempts"]
+    return [in_words(one) for one in made] if len(made) > 1 else []
 
 
 def _by_licence(metadata: Metadata) -> list[tuple[str, list[str]]]:

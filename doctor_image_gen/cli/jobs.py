@@ -8,13 +8,14 @@ from pathlib import Path
 
 from rich.table import Table
 
+from doctor_image_gen.cli.attempts import in_words
 from doctor_image_gen.cli.console import console, errors, wide
 from doctor_image_gen.cli.wishes import options_of, request_of
 from doctor_image_gen.client import Client
 from doctor_image_gen.generator import requests_for
 from doctor_image_gen.options import GenerationOptions
 from doctor_image_gen.picture_file import make_room, write_whole
-from doctor_image_gen.result import failure_of, metadata_of
+from doctor_image_gen.result import attempt_made, failure_of, metadata_of
 from doctor_image_gen.settings import Settings
 from doctor_image_gen.stack import Connections
 from shared.contracts.errors import InvalidInput
@@ -55,7 +56,8 @@ def watch(arguments: argparse.Namespace) -> int:
             return
         amount = "" if event.fraction is None else f" {event.fraction:.0%}"
         error = f": {event.error.message}" if event.error else ""
-        console.print(f"{event.at:%H:%M:%S} {event.step or 'job'} {event.kind}{amount}{error}")
+        attempted = f" after {in_words(attempt_made(event.attempted, None))}" if event.attempted else ""
+        console.print(f"{event.at:%H:%M:%S} {event.step or 'job'} {event.kind}{amount}{attempted}{error}")
 
     settings = Settings.load()
     with _connected(settings) as (connections, client):
@@ -82,9 +84,17 @@ def status(arguments: argparse.Namespace) -> int:
     for job in jobs:
         table.add_row(*_row(job))
     wide.print(table)
+    for line in _attempts(jobs[0]) if arguments.job_id else ():
+        console.print(line)
     if arguments.job_id and jobs[0].error:
         console.print(str(failure_of(jobs[0])))
     return 0
+
+
+def _attempts(job: Job) -> list[str]:
+    """A line for each attempt at the job's picture that is finished, where there is a gate."""
+    made, kept = (job.attempts, None) if job.result is None else (job.result.attempts or (), job.result.kept)
+    return [in_words(attempt_made(one, kept)) for one in made]
 
 
 def _row(job: Job) -> tuple[str, ...]:

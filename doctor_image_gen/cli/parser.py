@@ -91,6 +91,12 @@ def _request_arguments(command: argparse.ArgumentParser, *, photos_required: boo
     command.add_argument("--engine", metavar="NAME", help="portable needs no GPU")
     command.add_argument("--seed", type=int, metavar="N", help="0 to 4294967295; derived from the request if absent")
     command.add_argument(
+        "--attempts", type=int, metavar="N", help="at a picture that passes, 1 to 8; the recipe's number if absent"
+    )
+    command.add_argument(
+        "--max-cost", type=float, metavar="USD", help="no further attempt that would cost the job more"
+    )
+    command.add_argument(
         "--set", action="extend", nargs="+", metavar="STEP.PARAM=VALUE", default=[], help="parameters of single steps"
     )
     command.add_argument("--priority", choices=("interactive", "bulk"), default="interactive")
@@ -256,6 +262,14 @@ def _models(commands: Commands) -> None:
     check.add_argument("recipe", metavar="RECIPE", help="see `doctorgen recipes`")
     check.add_argument("--engine", metavar="NAME", help="the recipe's GPU engine where absent")
     check.add_argument("--json", action="store_true")
+
+    plan = models.add_parser("plan", help="say what a recipe's steps would have in memory on a GPU of any size")
+    plan.set_defaults(handler="plan:show")
+    plan.add_argument("recipe", metavar="RECIPE", nargs="?", default="portrait", help="portrait where absent")
+    plan.add_argument("--vram", metavar="GB", type=float, help="of 10^9 bytes; as set, else what this GPU has free")
+    plan.add_argument("--ram", metavar="GB", type=float, help="free host memory; this machine's where absent")
+    plan.add_argument("--engine", metavar="NAME", help="the recipe's GPU engine where absent")
+    plan.add_argument("--json", action="store_true")
 
     download = models.add_parser("download", help="download weights; goes on where an earlier download ended")
     download.set_defaults(handler="models:download")

@@ -23,6 +23,9 @@ class Progress:
 
     def __init__(self, recipe: Recipe, *, quiet: bool) -> None:
         self._steps = Counter(stage_of(step.operation) for step in recipe.steps)
+        names = [step.name for step in recipe.steps]
+        self._again = recipe.steps[names.index(recipe.gate.back_to) :] if recipe.gate else ()
+        self._tried: dict[str, int] = {}
         self._bars = Bars(
             TextColumn("{task.description:>9}"),
             BarColumn(),
@@ -56,8 +59,24 @@ class Progress:
                 if task is None:
                     task = self._tasks[stage] = self._bars.add_task(stage, total=0, note="")
                 self._bars.update(task, total=self._steps[stage] * len(self._jobs))
+        tried = event.attempted.number if event.attempted else event.tried or 0
+        if tried > self._tried.get(event.job_id, 0):
+            self._go_back(event.job_id, tried)
+        if event.kind == "regenerating" or tried < self._tried.get(event.job_id, 0):
+            return
         fraction = {"finished": 1.0, "progress": event.fraction or 0.0}.get(event.kind, 0.0)
         done = self._done[event.stage]
         done[(event.job_id, event.step)] = fraction
-        note = f"retrying in {event.retry_in_s:.0f} s" if event.kind == "retrying" and event.retry_in_s else ""
+        note = f"attempt {tried + 1}" if tried else ""
+        if event.kind == "retrying" and event.retry_in_s:
+            note = f"retrying in {event.retry_in_s:.0f} s"
         self._bars.update(self._tasks[event.stage], completed=sum(done.values()), note=note)
+
+    def _go_back(self, job_id: str, tried: int) -> None:
+        """Its picture did not pass: the steps from the gate's on are yet to be done."""
+        self._tried[job_id] = tried
+        for step in self._again:
+            stage = stage_of(step.operation)
+            self._done[stage].pop((job_id, step.name), None)
+            completed = sum(self._done[stage].values())
+            self._bars.update(self._tasks[stage], completed=completed, note=f"attempt {tried + 1}")

@@ -16,6 +16,8 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
         "seed": arguments.seed,
         "recipe": arguments.recipe,
         "engine": arguments.engine,
+        "attempts": arguments.attempts,
+        "max_cost_usd": arguments.max_cost,
         "priority": arguments.priority,
         "deadline_s": arguments.deadline,
         "faces": tuple(arguments.face),

@@ -45,6 +45,8 @@ def jobs_of(batch: BatchRequest, number: int) -> dict[str, JobRequest]:
         "engine": batch.engine,
         "seed": batch.seed,
         "overrides": batch.overrides,
+        "attempts": batch.attempts,
+        "max_cost_usd": batch.max_cost_usd,
         "priority": batch.priority,
         "deadline": batch.deadline,
     }

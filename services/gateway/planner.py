@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import JsonValue
 
 from services.gateway.defaults import GenerationDefaults
+from services.gateway.gate import pin_gate
 from shared.contracts.artifacts import ArtifactRef
 from shared.contracts.base import MESSAGE_LIMIT_BYTES, Parameters
 from shared.contracts.brief import Brief
@@ -23,6 +24,9 @@ from shared.worker.operation import EngineSpec, Operation
 ROOM_FOR_GROWTH_BYTES = 7 * 1024
 """What a message may gain on its way: references, the trail, two failures with the ends of their tracebacks."""
 
+ROOM_FOR_ATTEMPTS_BYTES = 512
+"""What it may gain besides where its recipe has a gate: the attempts' count, and the reference to what they came to."""
+
 NOT_CONTENT = {
     "job_id",
     "batch_id",
@@ -32,10 +36,12 @@ NOT_CONTENT = {
     "consent",
     "photos",
     "images",
+    "attempts",
+    "max_cost_usd",
     "priority",
     "deadline",
 }
-"""Fields of a request that do not change its picture, and its pictures, of which only the bytes do."""
+"""Fields of a request that do not change its first picture, and its pictures, of which only the bytes do."""
 
 NO_IMAGES: Mapping[str, ArtifactRef] = {}
 
@@ -133,12 +139,14 @@ def plan(
         artifacts={REQUEST_PHOTOS: photos} | {image_slot(name): (image,) for name, image in images.items()},
         result=recipe.result,
         verdict=recipe.verdict,
+        gate=pin_gate(request, recipe, steps, operations),
     )
     size = len(message.to_json())
-    if size > MESSAGE_LIMIT_BYTES - ROOM_FOR_GROWTH_BYTES:
+    most = MESSAGE_LIMIT_BYTES - ROOM_FOR_GROWTH_BYTES - (ROOM_FOR_ATTEMPTS_BYTES if message.gate else 0)
+    if size > most:
         raise InvalidInput(
             "request",
-            f"the job's message would be {size} bytes, more than {MESSAGE_LIMIT_BYTES - ROOM_FOR_GROWTH_BYTES}",
+            f"the job's message would be {size} bytes, more than {most}",
             "Shorten custom_prompt, or the scenario's prompt and backdrop.",
         )
     return message

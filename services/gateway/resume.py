@@ -14,9 +14,10 @@ from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.errors import WorkerCrashed
 from shared.contracts.event import Event, EventKind
 from shared.contracts.step import ErrorAccount, PinnedStep, StepMessage
+from shared.jobs.journal import tried_of
 from shared.jobs.port import Job, JobStore
 from shared.worker.errors import fingerprint_of
-from shared.worker.events import event_id
+from shared.worker.events import event_id, tried_mark
 from shared.worker.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
@@ -65,8 +66,9 @@ def _account(step: PinnedStep, crashes: int) -> ErrorAccount:
 
 
 def _event(job: Job, step: PinnedStep, kind: EventKind, crashes: int, worker: str) -> Event:
+    tried = tried_of(job)
     return Event(
-        event_id=event_id(job.job_id, job.run, step.name, kind, "process ended", crashes),
+        event_id=event_id(job.job_id, job.run, step.name, kind, "process ended", crashes, *tried_mark(tried)),
         kind=kind,
         job_id=job.job_id,
         batch_id=job.batch_id,
@@ -78,6 +80,7 @@ def _event(job: Job, step: PinnedStep, kind: EventKind, crashes: int, worker: st
         step=step.name,
         stage=step.stage,
         attempt=crashes,
+        tried=tried or None,
         error=_account(step, crashes),
     )
 

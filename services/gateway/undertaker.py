@@ -14,7 +14,7 @@ from shared.contracts.request import JobRequest
 from shared.contracts.step import ErrorAccount, StepMessage
 from shared.jobs.port import JobStore
 from shared.worker.errors import fingerprint_of
-from shared.worker.events import event_id, outgoing_event, step_event
+from shared.worker.events import event_id, outgoing_event, step_event, tried_mark
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,14 @@ def wrapped(delivery: Delivery, owner: str, worker: str) -> DeadLetter:
 def _of_step(message: StepMessage) -> dict[str, object]:
     inputs = {name: message.artifacts.get(slot, ()) for name, slot in message.step.inputs.items()}
     return {
-        "letter_id": event_id(message.job_id, message.step.name, "delivery limit", message.run, message.attempts),
+        "letter_id": event_id(
+            message.job_id,
+            message.step.name,
+            "delivery limit",
+            message.run,
+            message.attempts,
+            *tried_mark(message.tried),
+        ),
         "queue": queue_name(message.step.stage, message.priority),
         "fingerprint": fingerprint_of(message.step.stage, DELIVERY_LIMIT),
         "job_id": message.job_id,

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from shared.contracts.base import Contract, Fraction, Identifier, Instant, Name, Seconds, Seed, Usd
+from shared.contracts.gate import AttemptCount
 from shared.contracts.request import MOST_IMAGES, Consent, Images, Lane, PhotoRef, SubjectAttributes
 
 
@@ -42,6 +43,8 @@ class BatchRequest(Contract):
     engine: Name | None = None
     seed: Seed | None = None
     overrides: dict[Name, dict[str, JsonValue]] = Field(default_factory=dict)
+    attempts: AttemptCount | None = Field(default=None, description="at each picture; the recipe's where absent")
+    max_cost_usd: Usd | None = Field(default=None, description="of each job; the recipe's where absent")
     priority: Lane = "bulk"
     deadline: Instant | None = None
 

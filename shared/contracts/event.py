@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from shared.contracts.artifacts import ArtifactRef
+from shared.contracts.attempt import Attempt
 from shared.contracts.base import Contract, Fraction, Identifier, Instant, Name, Seconds, Usd
 from shared.contracts.step import ErrorAccount, StepRecord
 from shared.contracts.verdict import VerdictSummary
@@ -16,6 +17,7 @@ EventKind = Literal[
     "progress",
     "finished",
     "retrying",
+    "regenerating",
     "replayed",
     "done",
     "dead",
@@ -27,7 +29,11 @@ TERMINAL: frozenset[EventKind] = frozenset({"refused", "done", "dead", "cancelle
 
 
 class JobResult(Contract):
-    """What a finished job leaves: the picture, how good it is, what it took."""
+    """What a finished job leaves: the picture, how good it is, what it took.
+
+    Where the recipe has a gate, picture, verdict, summary and trail are those of the attempt that was kept; seconds and
+    cost are of all.
+    """
 
     image: ArtifactRef
     verdict: ArtifactRef
@@ -35,11 +41,15 @@ class JobResult(Contract):
     trail: tuple[StepRecord, ...]
     seconds: Seconds = Field(description="worker seconds spent by this job")
     cost_usd: Usd
+    attempts: tuple[Attempt, ...] | None = Field(default=None, description="every attempt, where the recipe has a gate")
+    kept: int | None = Field(default=None, description="the number of the attempt that was kept")
 
 
 class Event(Contract):
     """`started`, `progress`, `finished`, `retrying` and `dead` speak of a step; the others of the job.
 
+    `regenerating`: the picture did not pass and the job goes back to an earlier step. From then on steps are told
+    again, with `tried` one higher.
     `replayed` opens a job again: its events from then on are of a newer run, and those of older runs count no more.
     """
 
@@ -55,7 +65,11 @@ class Event(Contract):
     run: Annotated[int, Field(ge=0)] = Field(default=0, description="0, and one more with each replay")
     step: Name | None = None
     stage: Name | None = None
-    attempt: Annotated[int, Field(ge=1)] | None = None
+    attempt: Annotated[int, Field(ge=1)] | None = Field(default=None, description="at the step")
+    tried: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="attempts at the picture that were behind the job; absent in its first"
+    )
+    attempted: Attempt | None = Field(default=None, description="of `regenerating`: the attempt that did not pass")
     fraction: Fraction | None = Field(default=None, description="of `progress`")
     preview: ArtifactRef | None = Field(
         default=None, description="of `progress`: a small JPEG or PNG of the step's picture as it comes into being"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from shared.contracts.base import Contract, Name, Parameters
+from shared.contracts.gate import Gate
 from shared.contracts.request import MOST_IMAGES, PHOTOS, ImageName
 
 OperationName = Annotated[str, StringConstraints(pattern=r"^[a-z]+\.[a-z0-9_]+$")]
@@ -49,6 +50,7 @@ class Recipe(Contract):
     steps: Annotated[tuple[RecipeStep, ...], Field(min_length=1, max_length=16)]
     result: SlotName
     verdict: SlotName
+    gate: Gate | None = Field(default=None, description="absent: a picture that fails is delivered all the same")
 
     @model_validator(mode="after")
     def _names_are_unique_and_inputs_come_before_use(self) -> Self:
@@ -74,6 +76,22 @@ class Recipe(Contract):
                 raise ValueError(f"'{image_slot(name)}' is read, and no request can name an image so") from error
         if len(self.images) > MOST_IMAGES:
             raise ValueError(f"it reads {len(self.images)} images of the request, which names at most {MOST_IMAGES}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_gate_goes_back_from_the_end(self) -> Self:
+        if self.gate is None:
+            return self
+        names = [step.name for step in self.steps]
+        judge, back_to = self.verdict.split(".")[0], self.gate.back_to
+        if names[-1] != judge:
+            raise ValueError(f"a gate judges what is finished: make '{judge}', which gives the verdict, the last step")
+        if back_to not in names[:-1]:
+            raise ValueError(f"the gate goes back to '{back_to}', which is no step before '{judge}'")
+        if self.result.split(".")[0] not in names[names.index(back_to) :]:
+            raise ValueError(
+                f"the gate goes back to '{back_to}', after '{self.result}' is made, which would stay as it is"
+            )
         return self
 
     @property

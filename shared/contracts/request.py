@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
 
-from shared.contracts.base import Contract, Digest, Identifier, Instant, Name, ObjectKey, Seed
+from shared.contracts.base import Contract, Digest, Identifier, Instant, Name, ObjectKey, Seed, Usd
+from shared.contracts.gate import AttemptCount
 
 Lane = Literal["interactive", "bulk"]
 Words = Annotated[str, StringConstraints(max_length=200, strip_whitespace=True)]
@@ -92,6 +93,12 @@ class JobRequest(Contract):
     seed: Seed | None = Field(default=None, description="derived from the request's content where absent")
     overrides: dict[Name, dict[str, JsonValue]] = Field(
         default_factory=dict, description="parameters by step name, e.g. {'refine': {'grain': 0.5}}"
+    )
+    attempts: AttemptCount | None = Field(
+        default=None, description="at a picture that passes, in all; the recipe's where absent, 1 takes the first"
+    )
+    max_cost_usd: Usd | None = Field(
+        default=None, description="no further attempt that would cost the job more; the recipe's where absent"
     )
     priority: Lane = "interactive"
     deadline: Instant | None = None

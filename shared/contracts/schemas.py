@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from shared.contracts.artifacts import ArtifactRef, Manifest
+from shared.contracts.attempts import Attempts
 from shared.contracts.base import Contract
 from shared.contracts.batch import BatchEvent, BatchRequest
 from shared.contracts.beat import Beat
@@ -25,6 +26,7 @@ PUBLISHED: dict[str, type[Contract]] = {
     "artifact-ref": ArtifactRef,
     "manifest": Manifest,
     "verdict": Verdict,
+    "attempts": Attempts,
     "identity-record": IdentityRecord,
     "dead-letter": DeadLetter,
     "control": Control,

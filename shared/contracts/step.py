@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from shared.contracts.artifacts import ArtifactRef
+from shared.contracts.attempt import PinnedGate
 from shared.contracts.base import Contract, Digest, Identifier, Instant, Name, Parameters, Seconds, Seed, Usd
 from shared.contracts.recipe import OperationName, SlotName, stage_of
 from shared.contracts.request import Consent, Lane
@@ -52,7 +53,7 @@ class StepRecord(Contract):
     step: Name
     engine: Name
     key: Digest
-    reused: bool = Field(description="a manifest stood already: nothing was computed")
+    reused: bool = Field(description="another job, or another step of this one, had computed it")
     seconds: Seconds = Field(description="of the computation that made the outputs, whoever ran it")
     cost_usd: Usd = Field(description="spent by this job: 0 where reused")
 
@@ -94,6 +95,7 @@ class StepMessage(Contract):
         default=(), description="the first and the last failed attempt at the current step"
     )
     trace: dict[str, str] = Field(default_factory=dict, description="W3C trace context headers")
+    gate: PinnedGate | None = Field(default=None, description="absent: a picture that fails is delivered as it is")
 
     @model_validator(mode="after")
     def _cursor_is_on_the_route(self) -> Self:
@@ -101,10 +103,21 @@ class StepMessage(Contract):
             raise ValueError(f"cursor {self.cursor} lies past the last of {len(self.steps)} steps")
         return self
 
+    @model_validator(mode="after")
+    def _gate_goes_back_to_a_step(self) -> Self:
+        if self.gate is not None and self.gate.back_to not in {step.name for step in self.steps[:-1]}:
+            raise ValueError(f"the gate goes back to '{self.gate.back_to}', which is no step before the last")
+        return self
+
     @property
     def step(self) -> PinnedStep:
         """The step to be done now."""
         return self.steps[self.cursor]
+
+    @property
+    def tried(self) -> int:
+        """How many attempts at the picture are behind the job."""
+        return self.gate.finished if self.gate else 0
 
     @property
     def is_last(self) -> bool:

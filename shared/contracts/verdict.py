@@ -12,6 +12,10 @@ SAME_PERSON = 0.60
 """The likeness at which the portable and the GPU encoders alike say: the same person."""
 
 
+LIKENESS = "likeness"
+"""The name of the check whether the picture's main face is enough like the subject."""
+
+
 def rating_of(likeness: float) -> Rating:
     """Excellent >= 0.80, good >= 0.70, acceptable >= 0.60, poor below."""
     if likeness >= 0.80:

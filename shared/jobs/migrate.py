@@ -8,7 +8,7 @@ from shared.contracts.errors import Permanent
 from shared.jobs.database import connect, for_writing, name_of
 from shared.jobs.failures import classified
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The newest revision below migrations/versions."""
 
 _LOCK: Final = 0x646F63746F72

@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 
 from pydantic import Field
 
+from shared.contracts.attempt import Attempt
 from shared.contracts.base import Contract, Fraction, Identifier, Instant, Name, Seconds, Usd
 from shared.contracts.batch import BatchRequest, BatchSummary
 from shared.contracts.beat import Beat
@@ -28,6 +29,9 @@ class StepState(Contract):
     reused: bool = False
     seconds: Seconds | None = None
     cost_usd: Usd = 0.0
+    tried: int | None = Field(
+        default=None, description="attempts at the picture that were behind it; None in the first"
+    )
 
 
 class Job(Contract):
@@ -44,6 +48,7 @@ class Job(Contract):
     run: int = 0
     released_at: Instant | None = None
     steps: tuple[StepState, ...]
+    attempts: tuple[Attempt, ...] = Field(default=(), description="at the picture, that did not pass, as far as told")
     error: ErrorAccount | None = None
     result: JobResult | None = None
     created_at: Instant

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 from sqlalchemy import RowMapping
 
+from shared.contracts.attempt import Attempt
 from shared.contracts.base import Contract
 from shared.contracts.brief import Brief
 from shared.contracts.event import JobResult
@@ -16,6 +17,7 @@ from shared.jobs.port import Job, StepState
 M = TypeVar("M", bound=Contract)
 
 _STEPS: TypeAdapter[tuple[StepState, ...]] = TypeAdapter(tuple[StepState, ...])
+_ATTEMPTS: TypeAdapter[tuple[Attempt, ...]] = TypeAdapter(tuple[Attempt, ...])
 
 
 def row_of(job: Job) -> dict[str, Any]:
@@ -39,18 +41,20 @@ def row_of(job: Job) -> dict[str, Any]:
 def changes_of(job: Job) -> dict[str, Any]:
     """The columns that events change."""
     result = job.result
-    computed = [step for step in job.steps if not step.reused]
+    spent = [(step.seconds or 0.0, step.cost_usd) for step in job.steps if not step.reused]
+    spent += [(attempt.seconds, attempt.cost_usd) for attempt in job.attempts]
     return {
         "state": job.state,
         "run": job.run,
         "updated_at": job.updated_at,
-        "steps": _STEPS.dump_json(job.steps).decode(),
+        "steps": _STEPS.dump_json(job.steps, exclude_none=True).decode(),
+        "attempts": _ATTEMPTS.dump_json(job.attempts, exclude_none=True).decode() if job.attempts else None,
         "error": _document(job.error),
         "result": _document(result),
         "score": result and result.summary.identity_score,
         "passed": result and result.summary.passed,
-        "seconds": result.seconds if result else sum(step.seconds or 0.0 for step in computed),
-        "cost_usd": result.cost_usd if result else sum(step.cost_usd for step in computed),
+        "seconds": result.seconds if result else sum(seconds for seconds, _ in spent),
+        "cost_usd": result.cost_usd if result else sum(cost for _, cost in spent),
     }
 
 
@@ -78,6 +82,7 @@ def job_of(row: RowMapping) -> Job:
         run=row["run"],
         released_at=row["released_at"],
         steps=_STEPS.validate_json(row["steps"]),
+        attempts=_ATTEMPTS.validate_json(row["attempts"] or "[]"),
         error=_parsed(ErrorAccount, row["error"]),
         result=_parsed(JobResult, row["result"]),
         created_at=row["created_at"],
@@ -97,7 +102,7 @@ def idempotency_column(job: Job) -> str | None:
 
 
 def _document(model: Contract | None) -> str | None:
-    return None if model is None else model.model_dump_json()
+    return None if model is None else model.to_json().decode()
 
 
 def _parsed(model: type[M], document: str | None) -> M | None:

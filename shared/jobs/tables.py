@@ -75,6 +75,7 @@ jobs = Table(
     Column("brief", Text, comment="JSON of a Brief"),
     Column("first_message", Text, comment="JSON of a StepMessage"),
     Column("steps", Text, nullable=False, comment="JSON list of StepState"),
+    Column("attempts", Text, comment="JSON list of Attempt; NULL where none has failed"),
     Column("error", Text, comment="JSON of an ErrorAccount"),
     Column("result", Text, comment="JSON of a JobResult"),
     Column("score", Float),

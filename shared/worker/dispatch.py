@@ -6,6 +6,7 @@ from random import Random
 from shared.broker.holding import HOLDS_HEADER, holds_for
 from shared.broker.port import Delivery, Outgoing
 from shared.broker.topology import STEPS, dead_queue, queue_name, retry_queue, routing_key
+from shared.contracts.attempt import Attempt
 from shared.contracts.base import MESSAGE_LIMIT_BYTES, Contract, Digest, now
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.errors import (
@@ -21,7 +22,7 @@ from shared.contracts.event import EventKind, JobResult
 from shared.contracts.step import ErrorAccount, Failure, StepMessage, StepRecord
 from shared.contracts.verdict import VerdictSummary
 from shared.worker.errors import account_of, classify, fingerprint_of
-from shared.worker.events import event_id, outgoing_event, step_event
+from shared.worker.events import event_id, outgoing_event, step_event, tried_mark
 from shared.worker.retry import RetryPolicy
 from shared.worker.step import rewind
 
@@ -59,7 +60,11 @@ def wire(document: Contract) -> bytes:
 def step_outgoing(message: StepMessage) -> Outgoing:
     """The message, addressed to the stage of its current step."""
     key = routing_key(message.step.stage, message.priority)
-    return Outgoing(STEPS, key, wire(message), f"{message.job_id}.{message.run}.{message.step.name}")
+    return Outgoing(STEPS, key, wire(message), _name_of(message))
+
+
+def _name_of(message: StepMessage) -> str:
+    return ".".join(map(str, (message.job_id, message.run, message.step.name, *tried_mark(message.tried))))
 
 
 def advanced(done: StepMessage, record: StepRecord, ahead: StepMessage, origin: Origin) -> Dispatch:
@@ -68,12 +73,10 @@ def advanced(done: StepMessage, record: StepRecord, ahead: StepMessage, origin: 
     return Dispatch(step_outgoing(ahead), (outgoing_event(finished),))
 
 
-def completed(
-    done: StepMessage, record: StepRecord, ahead: StepMessage, summary: VerdictSummary, origin: Origin
-) -> Dispatch:
-    """The last step is finished, and so is the job."""
+def only_result(ahead: StepMessage, summary: VerdictSummary) -> JobResult:
+    """What a job without a gate leaves."""
     spent = [entry for entry in ahead.trail if not entry.reused]
-    result = JobResult(
+    return JobResult(
         image=ahead.artifacts[ahead.result][0],
         verdict=ahead.artifacts[ahead.verdict][0],
         summary=summary,
@@ -81,8 +84,21 @@ def completed(
         seconds=sum(entry.seconds for entry in spent),
         cost_usd=sum(entry.cost_usd for entry in spent),
     )
+
+
+def completed(done: StepMessage, record: StepRecord | None, result: JobResult, origin: Origin) -> Dispatch:
+    """The job is finished, and so is its step, where there is a record of it."""
+    end = outgoing_event(step_event(done, "done", origin.worker, result=result))
+    if record is None:
+        return Dispatch(end)
+    return Dispatch(outgoing_event(step_event(done, "finished", origin.worker, record=record)), (end,))
+
+
+def sent_back(done: StepMessage, record: StepRecord, again: StepMessage, failed: Attempt, origin: Origin) -> Dispatch:
+    """The last step is finished, its picture did not pass, and the job makes another attempt."""
     finished = step_event(done, "finished", origin.worker, record=record)
-    return Dispatch(outgoing_event(finished), (outgoing_event(step_event(done, "done", origin.worker, result=result)),))
+    back = step_event(done, "regenerating", origin.worker, attempted=failed)
+    return Dispatch(step_outgoing(again), (outgoing_event(finished), outgoing_event(back)))
 
 
 def failed(
@@ -151,7 +167,7 @@ def _again_or_dead(
 
 
 def _delayed(tried: StepMessage, delay_ms: int, native_ms: tuple[int, int] | None) -> Outgoing:
-    name = f"{tried.job_id}.{tried.run}.{tried.step.name}.{tried.attempts}"
+    name = f"{_name_of(tried)}.{tried.attempts}"
     if native_ms is None:
         return Outgoing("", retry_queue(tried.step.stage, tried.priority, delay_ms), wire(tried), name)
     holds = {HOLDS_HEADER: str(holds_for(delay_ms, native_ms))}
@@ -168,7 +184,9 @@ def _dead(
 ) -> Dispatch:
     inputs = {name: message.artifacts.get(slot, ()) for name, slot in message.step.inputs.items()}
     letter = DeadLetter(
-        letter_id=event_id(message.job_id, message.step.name, "dead", message.run, tried.attempts),
+        letter_id=event_id(
+            message.job_id, message.step.name, "dead", message.run, tried.attempts, *tried_mark(message.tried)
+        ),
         fingerprint=fingerprint_of(message.step.stage, account),
         queue=queue_name(message.step.stage, message.priority),
         died_at=now(),

@@ -15,16 +15,24 @@ def event_id(*parts: object) -> str:
     return str(uuid5(NAMESPACE_URL, "doctorgen/" + "/".join(map(str, parts))))
 
 
+def tried_mark(tried: int) -> tuple[str, ...]:
+    """What tells a happening of a further attempt at the picture from the same one of the attempt before."""
+    return (f"tried {tried}",) if tried else ()
+
+
 def step_event(message: StepMessage, kind: EventKind, worker: str, **details: Any) -> Event:
     """An event about the message's current step. `details` are further fields of Event.
 
     A run ends once, whichever attempt tells of it: a worker that dies after it has told of the end makes the next
-    one, whose attempt is another, tell of it again.
+    one, whose attempt is another, tell of it again. So does an attempt at the picture.
     """
     attempt = message.attempts + 1
-    happening: tuple[object, ...] = (message.step.name, kind, attempt, details.get("fraction", ""))
+    mark = tried_mark(message.tried)
+    happening: tuple[object, ...] = (message.step.name, kind, attempt, details.get("fraction", ""), *mark)
     if details.get("preview") is not None:
         happening += (details["preview"].sha256,)
+    if kind == "regenerating":
+        happening = (kind, *mark)
     if kind in TERMINAL:
         happening = (message.step.name, kind) if kind == "dead" else (kind,)
     return Event(
@@ -40,6 +48,7 @@ def step_event(message: StepMessage, kind: EventKind, worker: str, **details: An
         step=message.step.name,
         stage=message.step.stage,
         attempt=attempt,
+        tried=message.tried or None,
         **details,
     )
 

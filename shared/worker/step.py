@@ -234,7 +234,12 @@ def _fetch_input(store: ArtifactStore, slot: str, ref: ArtifactRef) -> bytes:
 
 
 def record_of(message: StepMessage, manifest: Manifest, *, reused: bool) -> StepRecord:
-    """What the job's trail keeps of a finished step."""
+    """What the job's trail keeps of a finished step.
+
+    A manifest that stood is this job's expense where its step of this name had computed it: an earlier delivery, or an
+    earlier run, did. So whoever works the message off, and however often, the account is the same.
+    """
+    reused = reused and (manifest.job_id, manifest.step) != (message.job_id, message.step.name)
     return StepRecord(
         step=message.step.name,
         engine=manifest.engine,

@@ -25,8 +25,6 @@ from shared.contracts.errors import (
     Transient,
 )
 from shared.contracts.step import StepMessage
-from shared.contracts.verdict import Verdict
-from shared.storage.artifacts import fetch
 from shared.storage.layout import manifest_key
 from shared.storage.port import ArtifactStore
 from shared.worker.cancellation import Cancellations
@@ -35,13 +33,13 @@ from shared.worker.dispatch import (
     Dispatch,
     Origin,
     advanced,
-    completed,
     crashed,
     failed,
     repaired,
     step_outgoing,
     unreadable,
 )
+from shared.worker.ending import ended, late
 from shared.worker.errors import classify
 from shared.worker.events import outgoing_event, step_event
 from shared.worker.limits import WorkerLimits
@@ -262,13 +260,13 @@ class Worker:
             ahead = advance(message, manifest, record)
             if not message.is_last:
                 return advanced(message, record, ahead, self._origin)
-            verdict = Verdict.from_json(reaching(fetch, self._store, ahead.artifacts[ahead.verdict][0]))
-            return completed(message, record, ahead, verdict.summary(), self._origin)
+            return ended(message, record, ahead, self._store, self._origin)
         except (_HandedBackError, _NotYetError, StoreAway):
             raise
         except EXPECTED as error:
             log.info("step %s of job %s ends: %s", message.step.name, message.job_id, error)
-            return failed(message, error, self._origin, self._rng, prepared.key if prepared else None)
+            best = late(message, self._store, self._origin) if isinstance(error, DeadlineExceeded) else None
+            return best or failed(message, error, self._origin, self._rng, prepared.key if prepared else None)
         except CorruptInputError as error:
             return self._repair(message, error)
         except Exception as error:

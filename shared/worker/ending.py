@@ -1,0 +1,55 @@
+"""What follows a job's last step: its end, or another attempt at its picture."""
+
+from shared.contracts.attempt import PinnedGate
+from shared.contracts.attempts import AttemptRecord, Attempts
+from shared.contracts.base import now
+from shared.contracts.errors import IntegrityError
+from shared.contracts.step import StepMessage, StepRecord
+from shared.contracts.verdict import Verdict
+from shared.storage.artifacts import fetch, store_artifact
+from shared.storage.port import ArtifactStore
+from shared.worker.dispatch import Dispatch, Origin, completed, only_result, sent_back
+from shared.worker.gate import attempt_of, goes_on, judged, next_attempt
+from shared.worker.step import reaching
+
+
+def ended(done: StepMessage, record: StepRecord, ahead: StepMessage, store: ArtifactStore, origin: Origin) -> Dispatch:
+    """The job is done, or goes back to its gate's step.
+
+    Raises:
+        StoreAway: the object store does not answer.
+        IntegrityError: the verdict, or the record of earlier attempts, is not what its reference says.
+    """
+    verdict = Verdict.from_json(reaching(fetch, store, ahead.artifacts[ahead.verdict][0]))
+    gate = ahead.gate
+    if gate is None:
+        return completed(done, record, only_result(ahead, verdict.summary()), origin)
+    records = (*_earlier(gate, store), attempt_of(ahead, gate, verdict))
+    if not goes_on(ahead, gate, records, now()):
+        return completed(done, record, judged(ahead, gate, records), origin)
+    last = records[-1].attempt
+    document = Attempts(attempts=records).to_json()
+    ref = reaching(store_artifact, store, ahead.subject, "verdict", document, "application/json")
+    return sent_back(done, record, next_attempt(ahead, gate, last, ref), last, origin)
+
+
+def late(message: StepMessage, store: ArtifactStore, origin: Origin) -> Dispatch | None:
+    """The end of a job whose deadline passes during a further attempt: the best of the finished ones is its picture.
+
+    None where there is none.
+
+    Raises:
+        StoreAway: the object store does not answer.
+    """
+    gate = message.gate
+    if gate is None or not gate.finished:
+        return None
+    try:
+        records = _earlier(gate, store)
+    except IntegrityError:
+        return None
+    return completed(message, None, judged(message, gate, records), origin)
+
+
+def _earlier(gate: PinnedGate, store: ArtifactStore) -> tuple[AttemptRecord, ...]:
+    return () if gate.record is None else Attempts.from_json(reaching(fetch, store, gate.record)).attempts
