@@ -63,7 +63,7 @@ def check(arguments: argparse.Namespace) -> int:
     """0 when everything that the recipe needs is there and converted, else 1."""
     settings = Settings.load()
     recipe = find_recipe(settings.user_folder, arguments.recipe)
-    engine = _engine(recipe, arguments.engine)
+    engine = engine_of(recipe, arguments.engine)
     found = needs(load_models(), planned(recipe, engine))
     shelf = Shelf(settings.models_folder)
     standings = {model.name: shelf.standing(model) for model in found.models}
@@ -172,6 +172,26 @@ def tiny(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def engine_of(recipe: Recipe, wanted: str | None) -> str:
+    """The engine asked for, or the only one that the recipe has parameters for besides the portable one.
+
+    Where every step insists on an engine of its own, any will do.
+
+    Raises:
+        InvalidInput: the recipe has no parameters for it, or for several where none is asked for.
+    """
+    if wanted is None and all(step.engine for step in recipe.steps):
+        return NEEDS_NONE
+    engines = sorted({engine for step in recipe.steps for engine in step.engines} - {NEEDS_NONE})
+    if wanted is None and len(engines) != 1:
+        found = f"the recipe '{recipe.name}' has parameters for {len(engines)} GPU engines"
+        raise InvalidInput("--engine", found, f"Name one: {', '.join([*engines, NEEDS_NONE])}.")
+    if wanted is not None and wanted not in {*engines, NEEDS_NONE}:
+        found = f"the recipe '{recipe.name}' has no parameters for an engine '{wanted}'"
+        raise InvalidInput("--engine", found, nearest(wanted, [*engines, NEEDS_NONE]))
+    return wanted or engines[0]
+
+
 def _writer(module: str) -> Callable[[Path], None]:
     prepare_libraries()
     try:
@@ -200,23 +220,6 @@ def _shelf() -> Shelf:
 
 def _models(catalogue: ModelCatalogue, names: Iterable[str]) -> list[Model]:
     return [catalogue[name] for name in dict.fromkeys(catalogue.model(name).name for name in names)]
-
-
-def _engine(recipe: Recipe, wanted: str | None) -> str:
-    """The engine asked for, or the only one that the recipe has parameters for besides the portable one.
-
-    Where every step insists on an engine of its own, any will do.
-    """
-    if wanted is None and all(step.engine for step in recipe.steps):
-        return NEEDS_NONE
-    engines = sorted({engine for step in recipe.steps for engine in step.engines} - {NEEDS_NONE})
-    if wanted is None and len(engines) != 1:
-        found = f"the recipe '{recipe.name}' has parameters for {len(engines)} GPU engines"
-        raise InvalidInput("--engine", found, f"Name one: {', '.join([*engines, NEEDS_NONE])}.")
-    if wanted is not None and wanted not in {*engines, NEEDS_NONE}:
-        found = f"the recipe '{recipe.name}' has no parameters for an engine '{wanted}'"
-        raise InvalidInput("--engine", found, nearest(wanted, [*engines, NEEDS_NONE]))
-    return wanted or engines[0]
 
 
 def _with(recipe: Recipe, engine: str) -> str:

@@ -1,12 +1,13 @@
 """`doctorgen models plan`: what the steps of a recipe would have in a GPU's memory, one process doing them all."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import zip_longest
 
 from rich.table import Table
 
 from doctor_image_gen.cli.console import console, wide
-from doctor_image_gen.cli.engines import engine_of
+from doctor_image_gen.cli.models import engine_of
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import Settings
 from doctor_image_gen.stages import OPERATIONS
@@ -14,8 +15,8 @@ from shared.contracts.errors import InvalidInput
 from shared.contracts.recipe import Recipe
 from shared.models.borrowing import Borrowing, borrowing
 from shared.models.catalogue import load_models
-from shared.models.forecast import Forecast, StepForecast, StepToRun, forecast
-from shared.models.memory import WORKING_BYTES, Memory, device_memory, host_memory
+from shared.models.forecast import Forecast, StepToRun, forecast
+from shared.models.memory import WORKING_BYTES, Memory, Plan, device_memory, host_memory
 from shared.models.needs import NEEDS_NONE, as_planned
 from shared.models.process import budget
 from shared.models.residency import gigabytes
@@ -74,28 +75,34 @@ def _tell(recipe: Recipe, found: Forecast, device: Memory, host: Memory) -> None
         f"for the steps' working memory, {gigabytes(found.device_bytes)} for models. Of {gigabytes(host.free_bytes)} "
         f"of host memory models may take {gigabytes(found.host_bytes)}."
     )
-    jobs: list[tuple[str, Sequence[StepForecast]]] = [("first job", found.first), ("every further job", found.later)]
-    for title, steps in jobs:
-        if steps:
-            wide.print(_table(title, steps))
-    if found.fits:
-        loads = sum(step.loads for step in found.later)
-        moved = sum(step.moved_bytes for step in found.later)
+    wide.print(_table(found))
+    if any(one.how == Plan.GROUP_OFFLOAD for step in found.first for one in step.models):
         console.print(
-            f"fits: {gigabytes(found.peak_bytes)} at most; a further job reads {loads} models from the disk and moves "
-            f"{gigabytes(moved)} onto the GPU"
+            "by group offload: its blocks come from host memory at every step of the sampling, uncounted here"
+        )
+    if found.fits:
+        reads, moved = sum(step.loads for step in found.later), sum(step.moved_bytes for step in found.later)
+        console.print(
+            f"fits: {gigabytes(found.peak_bytes)} at most, working memory within. A further job reads {reads} models "
+            f"from the disk and moves {gigabytes(moved)} onto the GPU."
         )
     else:
         console.print(f"does not fit: step {found.refused_step}: {found.refused}")
 
 
-def _table(title: str, steps: Sequence[StepForecast]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for heading, side in (("step", "left"), ("models", "left"), ("read", "right"), ("moved", "right")):
-        table.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
-    table.add_column("at most on the GPU", justify="right")
-    for step in steps:
-        models = "\n".join(f"{one.name}: {one.how}" for one in step.models) or "-"
-        read, moved = (gigabytes(size) if size else "-" for size in (step.loaded_bytes, step.moved_bytes))
-        table.add_row(step.step, models, read, moved, gigabytes(step.peak_bytes))
+def _table(found: Forecast) -> Table:
+    table = Table()
+    table.add_column("step")
+    table.add_column("models", overflow="fold")
+    for heading in ("first job reads", "moves", "a further one moves", "models at most on the GPU"):
+        table.add_column(heading, justify="right")
+    for first, later in zip_longest(found.first, found.later):
+        models = "\n".join(f"{one.name}: {one.how}" for one in first.models) or "-"
+        again = "?" if later is None else _size(later.moved_bytes)
+        peak = max(one.peak_bytes for one in (first, later) if one is not None)
+        table.add_row(first.step, models, _size(first.loaded_bytes), _size(first.moved_bytes), again, gigabytes(peak))
     return table
+
+
+def _size(size: int) -> str:
+    return gigabytes(size) if size else "-"

@@ -82,6 +82,11 @@ class ModelSettings(WorkerSettings):
         default_factory=lambda: user_data_path("doctorgen"), description="of the embedded stack: artifacts and journal"
     )
     models_dir: Path | None = Field(default=None, description="weights; `models` in data_dir where absent")
+    vram_gb: Annotated[float, Field(ge=8.0, le=1000.0)] | None = Field(
+        default=None,
+        description="what a process may take of its GPU's memory, in 10^9 bytes, the steps' working memory within; all "
+        "that is free when the first model is loaded where absent. A CPU has none",
+    )
     flux: Speed = Speed()
 
     @field_validator("data_dir", "models_dir")
@@ -102,6 +107,16 @@ def models_folder() -> Path:
         InvalidInput: as of a worker's settings.
     """
     return ModelSettings.load().models_folder
+
+
+def vram_bytes() -> int | None:
+    """What a process may take of its GPU's memory; None where that is not set.
+
+    Raises:
+        InvalidInput: as of a worker's settings.
+    """
+    gigabytes = ModelSettings.load().vram_gb
+    return None if gigabytes is None else int(gigabytes * 1e9)
 
 
 def flux_speed() -> Speed:
