@@ -86,3 +86,24 @@ def test_there_and_back_nothing_moves_and_the_edge_is_kept(side: int) -> None:
     there = resized(ramp, Size(112, 112))
     back = resized(there, Size(side, side)).astype(int)
     assert np.abs(back - ramp).max() <= 3
+
+
+def test_another_colour_is_laid_in_without_a_visible_edge() -> None:
+    """On a smooth ramp a crop that is 44 levels brighter.
+
+    With the published feather no pixel differs from its neighbour by more than a tenth of that beyond the ramp's own
+    step, and one of rounding; with a hard edge by all of it.
+    """
+    ramp = np.repeat(np.linspace(20, 180, 160).round().astype(np.uint8)[None, :, None], 120, axis=0).repeat(3, axis=2)
+    region = Region(30, 20, 130, 100)
+    crop = np.ascontiguousarray(region.of(ramp) + 44).astype(np.uint8)
+    mask = np.zeros(region.size, np.float32)
+    mask[25:55, 30:70] = 1
+
+    def step(feather: int) -> int:
+        laid = laid_in(ramp, region, crop, soften(mask, feather)).astype(int)
+        return max(int(np.abs(np.diff(laid, axis=axis)).max()) for axis in (0, 1))
+
+    own = int(np.abs(np.diff(ramp.astype(int), axis=1)).max())
+    assert step(5) <= own + 44 / 10 + 1
+    assert step(0) >= 44
