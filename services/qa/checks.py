@@ -31,10 +31,9 @@ def _likeness(main: FaceObserved | None, params: ScoreParams) -> Check:
         return Check(name="likeness", passed=False, value=None, bound=bound, reason=_NO_FACE)
     passed = main.likeness >= params.min_likeness
     verb = "is" if passed else "is not"
-    on_average = "" if main.mean_likeness is None else f", {main.mean_likeness:.2f} on the mean of all"
     reason = (
         f"The main face {verb} enough like the subject: likeness {main.likeness:.2f} to all photos together,"
-        f" {main.best_likeness:.2f} to the nearest one{on_average}."
+        f" {main.best_likeness:.2f} to the nearest one."
     )
     return Check(name="likeness", passed=passed, value=main.likeness, bound=bound, reason=reason)
 

@@ -1,7 +1,6 @@
 """From the cosine of two faces' embeddings to how alike they are."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shared.contracts.verdict import SAME_PERSON
 
@@ -16,13 +15,3 @@ def likeness(cosine: float, same_person: float) -> float:
         same_person: the cosine at which the encoder says: the same person; above 0, below 1.
     """
     return float(np.interp(cosine, (0.0, same_person, 1.0), (0.0, SAME_PERSON, 1.0)))
-
-
-def consensus(references: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The direction of the mean of unit vectors [N, D]: what the photos of one person agree on, [D], of unit length.
-
-    Of vectors that cancel out the first is taken.
-    """
-    mean = references.astype(np.float64).mean(axis=0)
-    length = float(np.linalg.norm(mean))
-    return np.asarray(mean / length if length > 0 else references[0], np.float64)

@@ -1,6 +1,6 @@
 """The GPU engine: YuNet finds, a recogniser that had no part in making the picture describes, plain measures judge."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -81,23 +81,10 @@ class FluxScorer:
                 photos, or the recogniser had a part in making the picture.
             Permanent: weights or the device are missing, or a model gave numbers that are none.
         """
-        params = work.params
-        photos = work.inputs.get("photos", ())
-        if not photos:
-            raise InvalidInput(
-                "photos",
-                "the step has none, and engine flux compares the picture with the photos themselves",
-                "Let the recipe's qa step read `photos: request.photos`.",
-            )
-        found = self._networks(params)
-        image = decode(work.one("image"))
+        photos = _photos(work)
+        found = self._networks(work.params)
         with self._borrowed(found) as eyes:
-            references = references_of(photos, eyes.finder, eyes.describer)
-            work.progress(0.5)
-            seen = observe(image, references, eyes, params.same_person_cosine)
-            marks = marks_of(image, eyes)
-        checks = (*all_checks(seen, params), *more_checks(seen, marks, params))
-        return outcome(judge(seen, checks, found.recogniser.name), _facts(references, seen, marks, found))
+            return score(work, photos, eyes, found.recogniser.name)
 
     @contextmanager
     def _borrowed(self, found: _Networks) -> Iterator[Eyes]:
@@ -142,13 +129,45 @@ class FluxScorer:
         return found
 
 
-def _facts(references: References, seen: Observation, marks: Marks, found: _Networks) -> dict[str, JsonValue]:
+def score(work: Work[FluxScoreParams], photos: Sequence[bytes], eyes: Eyes, encoder: str) -> Outcome:
+    """The outcome of a step, by these networks.
+
+    Raises:
+        InvalidInput: the image or a photo is no picture at all, or no photo shows a face.
+        Permanent: a model gave numbers that are none.
+    """
+    params = work.params
+    image = decode(work.one("image"))
+    references = references_of(photos, eyes.finder, eyes.describer)
+    work.progress(0.5)
+    seen = observe(image, references, eyes, params.same_person_cosine)
+    marks = marks_of(image, eyes)
+    checks = (*all_checks(seen, params), *more_checks(seen, marks, params))
+    return outcome(judge(seen, checks, encoder), _facts(references, seen, marks, encoder))
+
+
+def _photos(work: Work[FluxScoreParams]) -> tuple[bytes, ...]:
+    """The subject's photos.
+
+    Raises:
+        InvalidInput: there are none.
+    """
+    photos = work.inputs.get("photos", ())
+    if not photos:
+        raise InvalidInput(
+            "photos",
+            "the step has none, and engine flux compares the picture with the photos themselves",
+            "Let the recipe's qa step read `photos: request.photos`.",
+        )
+    return photos
+
+
+def _facts(references: References, seen: Observation, marks: Marks, encoder: str) -> dict[str, JsonValue]:
     """What the manifest says beside the verdict's summary: no embedding; photos counted from 1."""
     main = seen.faces[0] if seen.faces else None
     return {
-        "encoder": found.recogniser.name,
-        "likeness_best": None if main is None else round(main.best_likeness, 3),
-        "likeness_mean": None if main is None or main.mean_likeness is None else round(main.mean_likeness, 3),
+        "encoder": encoder,
+        "likeness_by_photo": [] if main is None else [round(one, 3) for one in main.by_photo],
         "photos": list(references.photos),
         "photos_without_face": list(references.without_face),
         "photos_of_several_people": list(references.with_several),

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from services.qa.cosine import consensus, likeness
+from services.qa.cosine import likeness
 from services.qa.observation import ANALYSED_PX, FACE_CROP_PX, FaceObserved, Marks, Observation, observation_of
 from services.qa.references import Describer, Finder, References
 from shared.vision.boxes import shrunk
@@ -39,22 +39,27 @@ class Eyes:
 
 
 def observe(image: Image, references: References, eyes: Eyes, same_person_cosine: float) -> Observation:
-    """Measure a picture (uint8 RGB): faces are found on a copy of at most 1024 pixels, and described from the whole."""
+    """Measure a picture (uint8 RGB): faces are found on a copy of at most 1024 pixels, and described from the whole.
+
+    A face's likeness is the mean of those to each of the photos. As a likeness grows more slowly above the boundary of
+    the same person than below, one photo that it is very near to makes up for few others; and the boundary stays that
+    of a pair of faces, however many photos there are. With the photos' mean direction it would not: that is nearer to
+    any face that has to do with one of them.
+    """
     reduced, factor = shrunk(image, ANALYSED_PX)
-    middle = consensus(references.directions)
 
     def observed(face: FoundFace) -> FaceObserved:
         points = (face.points + 0.5) / factor - 0.5  # pixels' middles stay middles
         direction = eyes.describer.describe(image, points).astype(np.float64)
-        each = references.directions @ direction
-        whole = min(1.0, float(middle @ direction))  # rounding leaves one that is the same a little above
+        cosines = np.minimum(references.directions @ direction, 1.0)  # rounding leaves the same a little above
+        each = tuple(likeness(float(cosine), same_person_cosine) for cosine in cosines)
         return FaceObserved(
             width_share=face.box[2] / reduced.shape[1],
             sharpness=sharpness(upright(reduced, face.points, TEMPLATE * (FACE_CROP_PX / SIDE_PX), FACE_CROP_PX)),
-            distance=1.0 - whole,
-            likeness=likeness(whole, same_person_cosine),
-            best_likeness=likeness(float(each.max()), same_person_cosine),
-            mean_likeness=float(np.mean([likeness(float(one), same_person_cosine) for one in each])),
+            distance=1.0 - float(cosines.mean()),
+            likeness=float(np.mean(each)),
+            best_likeness=max(each),
+            by_photo=each,
         )
 
     return observation_of(image, reduced, tuple(observed(face) for face in eyes.finder.find(reduced)))

@@ -27,8 +27,8 @@ class FaceObserved:
     """Of that distance, 0 to 1."""
     best_likeness: float
     """To whichever of the subject's photos is most alike, 0 to 1."""
-    mean_likeness: float | None = None
-    """The mean of those to each of the photos, 0 to 1; None where it was not reckoned."""
+    by_photo: tuple[float, ...] = ()
+    """To each of the photos, 0 to 1; empty where it was not reckoned."""
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def test_a_file_that_is_no_yunet_is_named(tmp_path: Path) -> None:
     write_recogniser(other)
     with pytest.raises(Permanent, match="OpenCV cannot read it"):
         Yunet(broken)
-    with pytest.raises(Permanent, match="other.onnx cannot be used to find faces"):
+    with pytest.raises(Permanent, match=r"other\.onnx cannot be used to find faces"):
         Yunet(other).find(astronaut())
 
 
@@ -141,10 +141,10 @@ def test_a_face_at_the_border_and_beyond_is_described_too(recogniser: Recogniser
 
 
 def test_upright_faces_have_their_points_on_the_template() -> None:
-    marked, points = astronaut(), TEMPLATE * 1.5 + (150.0, 40.0)
+    marked, points = astronaut(), TEMPLATE * 1.5 + np.array([150.0, 40.0])
     for x, y in np.rint(points).astype(int):
         cv2.circle(marked, (int(x), int(y)), 3, (0, 255, 0), -1)
-    crop = upright(marked, points, TEMPLATE * 2, 224)
+    crop = upright(marked, points, TEMPLATE * 2.0, 224)
     for x, y in np.rint(TEMPLATE * 2).astype(int):
         red, green, _ = (int(value) for value in crop[y, x])
         assert green > red + 60
@@ -212,7 +212,7 @@ def _decoded(told: Told, side: int, least: float) -> NDArray[np.float64]:
             score = float(np.sqrt(told[f"cls_{stride}"][0, cell, 0] * told[f"obj_{stride}"][0, cell, 0]))
             dx, dy, log_width, log_height = told[f"bbox_{stride}"][0, cell].astype(np.float64)
             width, height = np.exp(log_width) * stride, np.exp(log_height) * stride
-            points = (told[f"kps_{stride}"][0, cell].reshape(5, 2) + (column, row)) * stride
+            points = (told[f"kps_{stride}"][0, cell].reshape(5, 2) + np.array([column, row])) * stride
             left, top = (column + dx) * stride - width / 2, (row + dy) * stride - height / 2
             if score >= least:
                 rows.append([left, top, width, height, *points.ravel(), score])

@@ -27,7 +27,7 @@ _SURE = 0.98
 
 
 def write(path: Path, share: float = FACE_SHARE) -> None:
-    """Write it.
+    """Write it, into a folder that is made where it is missing.
 
     At each stride, for each cell: how much it is a face (cls) and a thing (obj), 0 to 1; the box's middle from the cell
     and the logarithms of its width and height (bbox), five points from the cell (kps), all in strides. What OpenCV adds
@@ -38,6 +38,7 @@ def write(path: Path, share: float = FACE_SHARE) -> None:
         path: of the ONNX file.
         share: the face's width, of the picture's shorter side.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     points = (TEMPLATE - TEMPLATE.mean(axis=0)) / (TEMPLATE[1, 0] - TEMPLATE[0, 0]) * _EYES_APART
     graph = Graph()
     brightest = graph.add("ReduceMax", "input", axes=[1], keepdims=1)

@@ -91,8 +91,8 @@ class Yunet:
             raise self._unfit("it found a face at places that are no numbers")
         faces = []
         for row in found:
-            left, top, wide, high, *ways = row[:14] / factor
-            points = np.array(ways).reshape(5, 2)
+            left, top, wide, high = (float(one) for one in row[:4] / factor)
+            points = row[4:14].reshape(5, 2) / factor
             if min(wide, high, *np.ptp(points, axis=0)) >= _LEAST_PX:  # else there is nothing to bring upright
                 faces.append(FoundFace((left, top, wide, high), points, float(row[14])))
         return faces
