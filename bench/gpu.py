@@ -1,6 +1,6 @@
 """FLUX.1-dev at full size with random weights, diffusers as it comes beside this project's settings, in one run.
 
-    python -m bench.gpu [--small] [--repeats N] [--minutes M] [--out FILE]
+    python -m bench.gpu [--recipe portrait] [--small] [--repeats N] [--minutes M] [--out FILE]
 
 Weights are made on the device, prompt embeddings are random: neither changes how long anything takes. Measured are the
 seconds of a step and of an image (decoding included) at 20, 28 and 100 steps, the peak of the device's memory, what
@@ -11,14 +11,13 @@ measured where torchao is installed. The first-block cache is not: what it skips
 Each way has models of its own, so that none inherits what another did to them. One that fails is named and the others
 go on; what would take longer than the time that is left is left out and named, too; the table is written after each.
 `--small` runs the same code on tiny models and any machine: it shows that the harness works, and its seconds mean
-nothing.
+nothing. `--recipe portrait` measures the stages of that recipe instead: see bench/gpu_recipe.py.
 """
 
 import argparse
 import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,69 +31,40 @@ from shared.models.libraries import prepare_libraries
 
 prepare_libraries()
 
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
-from shared.flux import tiny
-from shared.flux.decode import PUBLISHED, decode
+from bench.gpu_machine import (
+    AIMED_AT,
+    BF16_LIMIT_S,
+    FP8_LIMIT_S,
+    FULL,
+    SMALL,
+    Machine,
+    first_line,
+    identity_of,
+    kernel_seconds,
+    made_there,
+    models,
+    prompt_of,
+    timed,
+)
+from bench.gpu_recipe import RECIPE, measure_recipe
+from shared.flux.decode import decode
 from shared.flux.denoise import Branch, alone, denoise
 from shared.flux.latents import noise
-from shared.flux.pulid.attention import PerceiverAttentionCA
-from shared.flux.pulid.context import IdentityCall, Subject
-from shared.flux.pulid.injection import attach, sites
 from shared.flux.schedules import sigmas
-from shared.flux.speed import PACKAGES, Attention, Speed, speed_up
+from shared.flux.speed import Attention, Speed, speed_up
 from shared.flux.text import PromptEmbedding
 
-STEP_TFLOP, LAYERS_TFLOP = 74.38, 59.49
-BF16_TFLOPS, FP8_TFLOPS = 790.0, 1500.0
-BF16_LIMIT_S = STEP_TFLOP / BF16_TFLOPS
-FP8_LIMIT_S = LAYERS_TFLOP / FP8_TFLOPS + (STEP_TFLOP - LAYERS_TFLOP) / BF16_TFLOPS
 PULID_BOUND = 1.05
 TIMES_BOUND = 2.5
-AIMED_AT = "H200"
 GUIDANCE = 3.5
-ID_TOKENS = 32
 WARM_STEPS = 2
 WAY_S = 130.0
 """What a way takes about, its models made and compiled and each image measured once."""
 PLAIN, UNSET, OURS, OURS_FP8 = "diffusers as it comes", "our loop, nothing set", "ours", "ours, fp8"
 
 Run = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where it runs, and how large."""
-
-    device: str
-    dtype: torch.dtype
-    side: int
-    text_tokens: int
-    steps: tuple[int, int, int]
-    """Few, those of the aim, many."""
-    kernels: tuple[Attention, ...]
-    compiler: str
-
-
-FULL = Machine(
-    device="cuda",
-    dtype=torch.bfloat16,
-    side=1024,
-    text_tokens=512,
-    steps=(20, 28, 100),
-    kernels=("native", "_native_cudnn", "_native_flash", "flash", "_flash_3"),
-    compiler="inductor",
-)
-SMALL = Machine(
-    device="cpu",
-    dtype=torch.float32,
-    side=64,
-    text_tokens=16,
-    steps=(1, 2, 4),
-    kernels=("native", "_native_math"),
-    compiler="eager",
-)
 
 
 @dataclass
@@ -153,35 +123,6 @@ class Bench:
         return table
 
 
-def models(machine: Machine) -> tuple[Any, Any]:
-    """A transformer and an autoencoder with random weights, made on the device in its dtype; the same each time."""
-    torch.manual_seed(0)
-    if machine is SMALL:
-        return tiny.transformer(), tiny.vae()
-    with made_there(machine):
-        return FluxTransformer2DModel(guidance_embeds=True).eval(), AutoencoderKL(**PUBLISHED).eval()
-
-
-@contextmanager
-def made_there(machine: Machine) -> Iterator[None]:
-    """Modules made within are on the device and in its dtype from the start."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(machine.dtype)
-    try:
-        with torch.device(machine.device):
-            yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def prompt_of(machine: Machine, transformer: Any) -> PromptEmbedding:
-    """A random prompt."""
-    with made_there(machine):
-        pooled = torch.randn(1, transformer.config.pooled_projection_dim)
-        sequence = torch.randn(1, machine.text_tokens, transformer.config.joint_attention_dim)
-    return PromptEmbedding(pooled=pooled, sequence=sequence)
-
-
 def plain(machine: Machine, transformer: Any, vae: Any, prompt: PromptEmbedding) -> Run:
     """An image by diffusers' pipeline, with nothing set."""
     pipeline = FluxPipeline(
@@ -220,25 +161,6 @@ def sampling(machine: Machine, transformer: Any, prompt: PromptEmbedding, around
     return run
 
 
-def identity_of(machine: Machine, transformer: Any) -> IdentityCall:
-    """Attach PuLID with random weights; somebody to be seen."""
-    widths = {"dim": transformer.inner_dim, "id_dim": 2048, "heads": 16, "head_dim": 128}
-    if machine is SMALL:
-        widths |= {"id_dim": 16, "heads": 2, "head_dim": 8}
-    with made_there(machine):
-        attach(transformer, [PerceiverAttentionCA(**widths).eval() for _ in sites(transformer)])
-        return IdentityCall([Subject(tokens=torch.randn(1, ID_TOKENS, widths["id_dim"]))])
-
-
-def timed(machine: Machine, run: Callable[[], Any]) -> float:
-    """Seconds, until the device has done it."""
-    begin = perf_counter()
-    run()
-    if machine.device == "cuda":
-        torch.cuda.synchronize()
-    return perf_counter() - begin
-
-
 def measure_images(bench: Bench, way: Way, run: Run) -> None:
     """Warm up, then the fastest of so many images for each number of steps, as long as there is time."""
     few, aim, many = bench.machine.steps
@@ -272,13 +194,13 @@ def measure_pulid(bench: Bench, way: Way, without: Callable[[int], Any], seen: C
 def measure_plain(bench: Bench, way: Way) -> None:
     """Diffusers' pipeline."""
     transformer, vae = models(bench.machine)
-    measure_images(bench, way, plain(bench.machine, transformer, vae, prompt_of(bench.machine, transformer)))
+    measure_images(bench, way, plain(bench.machine, transformer, vae, prompt_of(bench.machine)))
 
 
 def measure_unset(bench: Bench, way: Way) -> None:
     """Our loop without any setting, for what PuLID adds to it."""
     transformer, _ = models(bench.machine)
-    prompt = prompt_of(bench.machine, transformer)
+    prompt = prompt_of(bench.machine)
     call = identity_of(bench.machine, transformer)
     measure_pulid(
         bench,
@@ -291,7 +213,7 @@ def measure_unset(bench: Bench, way: Way) -> None:
 def measure_ours(bench: Bench, way: Way, speed: Speed) -> None:
     """Our loop with settings, and what PuLID adds to it then."""
     transformer, vae = models(bench.machine)
-    prompt = prompt_of(bench.machine, transformer)
+    prompt = prompt_of(bench.machine)
     call = identity_of(bench.machine, transformer)
     speed_up(transformer, vae, speed, bench.machine.compiler)
     without = sampling(bench.machine, transformer, prompt)
@@ -305,28 +227,8 @@ def measure_ours(bench: Bench, way: Way, speed: Speed) -> None:
 
 def fastest_kernel(bench: Bench) -> Attention:
     """Of the attention kernels that there are here, on tensors as large as the model's."""
-    tokens = bench.machine.text_tokens + (bench.machine.side // 16) ** 2
-    with made_there(bench.machine):
-        given = [torch.randn(1, tokens, 24, 128) for _ in range(3)]
-    found: dict[Attention, float] = {}
-    for kernel in bench.machine.kernels:
-        package = PACKAGES.get(kernel)
-        if package is not None and find_spec(package) is None:
-            continue
-        backend = AttentionBackendName(kernel)
-
-        def ten(backend: AttentionBackendName = backend) -> None:
-            with torch.no_grad():
-                for _ in range(10):
-                    dispatch_attention_fn(*given, backend=backend)
-
-        try:
-            ten()
-            found[kernel] = min(timed(bench.machine, ten) for _ in range(3)) / 10
-        except Exception as error:  # noqa: BLE001 - a kernel that cannot run here is one less to choose from
-            bench.note(f"Attention {kernel} cannot be had here: {first_line(error)}")
-            continue
-        bench.figures.append(Figure(f"attention by {kernel}", found[kernel] * 1000, "ms"))
+    found = kernel_seconds(bench.machine, bench.note)
+    bench.figures += [Figure(f"attention by {kernel}", seconds * 1000, "ms") for kernel, seconds in found.items()]
     return min(found, key=lambda kernel: found[kernel])
 
 
@@ -370,11 +272,6 @@ def reported(bench: Bench) -> Iterator[Figure]:
             times = by_name[PLAIN][aim] / by_name[name][aim]
             bound = TIMES_BOUND if aimed and name == OURS_FP8 else None
             yield Figure(f"an image of {aim} steps: {PLAIN} / {name}", times, "", bound, at_least=True)
-
-
-def first_line(error: Exception) -> str:
-    """What it says, short."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
 
 
 def tried(bench: Bench, name: str, measure: Callable[[Bench, Way], None], to_come: int) -> bool:
@@ -425,6 +322,7 @@ def measure_all(bench: Bench) -> None:
 def main(words: Sequence[str]) -> int:
     """0; 2 where there is no GPU and none was renounced."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu")
+    parser.add_argument("--recipe", choices=[RECIPE], help="the stages of this recipe, in place of single images")
     parser.add_argument("--small", action="store_true", help="tiny models, any machine")
     parser.add_argument("--repeats", type=int, default=2, help="of each image, the fastest counts")
     parser.add_argument("--minutes", type=float, default=8.0, help="what would go beyond is left out")
@@ -433,13 +331,15 @@ def main(words: Sequence[str]) -> int:
     if not chosen.small and not torch.cuda.is_available():
         print("torch sees no CUDA device. Run it on a machine with a GPU, or give --small.", file=sys.stderr)
         return 2
-    bench = Bench(
-        machine=SMALL if chosen.small else FULL,
-        repeats=chosen.repeats,
-        deadline=perf_counter() + 60 * chosen.minutes,
-        out=chosen.out,
-        device_name="CPU, tiny models: these seconds mean nothing" if chosen.small else torch.cuda.get_device_name(),
-    )
+    machine = SMALL if chosen.small else FULL
+    if chosen.small:
+        torch.set_num_threads(1)  # tiny models only wait for more
+    device_name = "CPU, tiny models: these seconds mean nothing" if chosen.small else torch.cuda.get_device_name()
+    deadline = perf_counter() + 60 * chosen.minutes
+    if chosen.recipe is not None:
+        print(measure_recipe(machine, deadline, chosen.out, device_name))
+        return 0
+    bench = Bench(machine, chosen.repeats, deadline, chosen.out, device_name)
     measure_all(bench)
     print(bench.write())
     return 0

@@ -57,6 +57,7 @@ class Studio:
         dtype: of the weights in memory.
         borrow: where they are borrowed; the process's Residency where None, asked for when it is first needed.
         speed: how transformer and autoencoder are run.
+        compiler: torch's compile backend, where blocks are compiled.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class Studio:
         dtype: torch.dtype,
         borrow: Residency | None = None,
         speed: Speed | None = None,
+        compiler: str = "inductor",
     ) -> None:
         self.folder = folder
         self.device = device
         self.dtype = dtype
         self.speed = speed or Speed()
+        self._compiler = compiler
         self._residency = borrow
         self._encoders: dict[str, PromptEncoder] = {}
 
@@ -250,7 +253,7 @@ class Studio:
         if not painter.sped_up:
             if self.speed.compiled_blocks:
                 show_styles(painter.transformer)  # else the first step with a style would compile it all again
-            speed_up(painter.transformer, painter.vae, self.speed)
+            speed_up(painter.transformer, painter.vae, self.speed, self._compiler)
             painter.sped_up = True
             if painter.booked is not None:
                 self.residency.grow(key, bytes_of(painter) - painter.booked)
