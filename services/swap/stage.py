@@ -139,9 +139,9 @@ class FluxFaceParams(Params):
         default=(),
         description="one for each subject; none: several are assigned by likeness, one gets the largest face",
     )
-    masks: Annotated[tuple[Literal["insightface", "box", "parsed", "occlusion"], ...], Field(max_length=4)] = Field(
-        default=("insightface",), description="the swapped face shows where all of them let it"
-    )
+    masks: Annotated[
+        tuple[Literal["insightface", "box", "parsed", "occlusion"], ...], Field(min_length=1, max_length=4)
+    ] = Field(default=("insightface",), description="the swapped face shows where all of them let it")
     box_blur: Fraction = Field(default=0.3, description="soft edge of the mask `box`, share of the face's crop")
     box_padding: tuple[Fraction, Fraction, Fraction, Fraction] = Field(
         default=(0.0, 0.0, 0.0, 0.0), description="left out above, right, below and left, shares of the face's crop"

@@ -73,16 +73,19 @@ def place_of(shelf: Shelf, params: FluxFaceParams) -> Place:
     parser = single(shelf, params.parser, ".safetensors", "parser") if "parsed" in params.masks else None
     occluder = single(shelf, params.occluder, ".onnx", "occluder") if "occlusion" in params.masks else None
     restorer = single(shelf, params.restorer, ".safetensors", "restorer") if params.restorer != "none" else None
-    known = load_models().named(params.encoder)
-    if known is not None and known.name in PACKS:
-        pack = PACKS[known.name]
-        faces = locate(shelf.folder / pack.name, pack, attributes=True)
-    else:
-        faces = shelf.folder / params.encoder
-        pack = own_pack(faces, params.encoder)
+    pack, faces = _pack(shelf, params.encoder)
     digests = {f"{pack.name}/{file}": sha256_of(faces / file) for file in pack.files(attributes=True)}
     digests |= {one.name: one.digest for one in (swapper, parser, occluder, restorer) if one is not None}
     return Place(pack, faces, swapper, parser, occluder, restorer, digests)
+
+
+def _pack(shelf: Shelf, name: str) -> tuple[Pack, Path]:
+    """A pack, and the folder of its files."""
+    known = load_models().named(name)
+    proper = name if known is None else known.name
+    if proper in PACKS:
+        return PACKS[proper], locate(shelf.folder / proper, PACKS[proper], attributes=True)
+    return own_pack(shelf.folder / proper, proper), shelf.folder / proper
 
 
 def keys_of(place: Place, device: str) -> frozenset[str]:
