@@ -26,7 +26,7 @@ FP8_SAVES: Final[dict[Fp8, int]] = {"weights": 11_822_088_192, "weights_and_acti
 SMALL_BYTES: Final = 1_000_000_000
 """A transformer below is none of FLUX.1's size: it is for trying an installation."""
 
-TRANSFORMER, IDENTITY = "transformer", "identity adapter"
+TRANSFORMER, IDENTITY, CONTROLNET = "transformer", "identity adapter", "ControlNet"
 TEXT_ENCODERS, AUTOENCODER = ("text encoder", "pooled text encoder"), "autoencoder"
 
 
@@ -35,7 +35,7 @@ class _Data(BaseModel):
 
 
 class Words(_Data):
-    """The text encoders, which are given back before anything else is borrowed."""
+    """The text encoders, given back once the words are read."""
 
     name: str
     bytes: NonNegativeInt
@@ -64,10 +64,13 @@ class Whole(_Data):
 
 
 class Borrowing(_Data):
-    """All that a step borrows. What is not its words it holds at once, which some engines need not even do."""
+    """All that a step borrows, in this order."""
 
+    alone: tuple[Whole, ...] = ()
+    """Given back before anything else is borrowed: a detector."""
     words: Words | None = None
-    wholes: tuple[Whole, ...] = ()
+    held: tuple[Whole, ...] = ()
+    """All at once, and with what is painted with."""
     painting: Painting | None = None
 
 
@@ -87,14 +90,15 @@ def borrowing(
     found = tuple(needs(catalogue, [step]).models)
     painted = next((model for model in found if model.role == TRANSFORMER), None)
     if painted is None:
-        return Borrowing(wholes=tuple(Whole(name=model.name, bytes=_encoding(model)) for model in found))
+        return Borrowing(held=tuple(Whole(name=model.name, bytes=_encoding(model)) for model in found))
     its_own = catalogue.with_requirements(painted.name)
     of_identity = [model for one in found if one.role == IDENTITY for model in catalogue.with_requirements(one.name)]
     others = [model for model in found if model not in its_own and model not in of_identity]
     identity = None if identity_model is None else catalogue.named(identity_model)
     return Borrowing(
         words=Words(name=f"text encoders of {_base(its_own).name}", bytes=_words_bytes(its_own)),
-        wholes=tuple(Whole(name=model.name, bytes=model.memory_bytes) for model in others),
+        alone=tuple(_whole(model) for model in others if model.role != CONTROLNET),
+        held=tuple(_whole(model) for model in others if model.role == CONTROLNET),
         painting=Painting(
             model=painted.name,
             identity_model=None if identity is None else identity.name,
@@ -103,6 +107,10 @@ def borrowing(
             fp8_saves=0 if fp8 is None or painted.size < SMALL_BYTES else FP8_SAVES[fp8],
         ),
     )
+
+
+def _whole(model: Model) -> Whole:
+    return Whole(name=model.name, bytes=model.memory_bytes)
 
 
 def _footprint(model: Model) -> Footprint:

@@ -132,18 +132,21 @@ class _Process:
     def __init__(self, residency: Residency, speed: Speed) -> None:
         self._residency = residency
         self._speed = speed
-        self._names: dict[str, str] = {}
 
     def run(self, step: StepToRun) -> StepForecast:
         before, peak, placed = self._residency.figures(), 0, []
         asked = step.borrowing
+        for one in asked.alone:
+            with self._residency.use(one.name, partial(_whole, one)) as used:
+                placed.append(_placed(used))
+                peak = max(peak, self._residency.figures().device_bytes)
         if asked.words is not None:
             with self._residency.use(asked.words.name, partial(self._words, asked.words)) as used:
                 placed.append(_placed(used))
-                peak = self._residency.figures().device_bytes
+                peak = max(peak, self._residency.figures().device_bytes)
         with ExitStack() as held:
             placed += [
-                _placed(held.enter_context(self._residency.use(one.name, partial(_whole, one)))) for one in asked.wholes
+                _placed(held.enter_context(self._residency.use(one.name, partial(_whole, one)))) for one in asked.held
             ]
             if asked.painting is not None:
                 key = self._key(asked.painting)
