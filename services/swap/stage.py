@@ -52,7 +52,9 @@ class DetailParams(Sampling):
         default="detector", description="in which they are done, and meant by `prompts`"
     )
     prompts: Annotated[tuple[Annotated[str, Field(max_length=PROMPT_LIMIT_CHARACTERS)], ...], Field(max_length=16)] = (
-        Field(default=(), description="one for each in turn, in place of `prompt`; `[SKIP]` leaves one alone")
+        Field(
+            default=(), description="one each in turn, not `prompt`; `[SKIP]` leaves one alone, `[STOP]` all from there"
+        )
     )
     most: Annotated[int, Field(ge=1, le=32)] = Field(default=16, description="the largest so many are done")
     required: bool = Field(default=False, description="fail where nothing is found, instead of passing on")
@@ -94,12 +96,13 @@ class FluxHandsParams(DetailParams):
 
 
 class FluxFaceDetailParams(DetailParams, Held):
-    """The same for faces, the subject's held to their identity where the step has one."""
+    """The same for faces, all that are painted held to the subject's identity where the step has one."""
 
     detector: ModelName = "face_yolov8m"
     encoder: ModelName = Field(default="antelopev2", description="says whose faces are whose, where `whose` asks")
     whose: Literal["all", "subject"] = Field(
-        default="all", description="subject leaves other people's faces alone; needs the identity"
+        default="all",
+        description="subject leaves other people's faces alone, which all would make theirs; needs the identity",
     )
     min_similarity: Annotated[float, Field(ge=-1.0, le=1.0)] = Field(
         default=0.25, description="cosine of a face's embedding to the subject's at which it is theirs"

@@ -2,7 +2,7 @@
 
 Source: ComfyUI Impact Pack, FaceDetailer. What it leaves to the autoencoder, the size that FLUX can paint, is decided
 here: both sides are the nearest multiples of 16 pixels. ComfyUI cuts a crop of another size to multiples of 8 before it
-is encoded and stretches what it decodes over the whole crop, which moves its edges by up to 3 pixels of it; here the
+is encoded and stretches what it decodes over the whole crop, which moves its edges by up to 4 pixels; here the
 whole crop is scaled to the size that is painted, and back by the inverse, so nothing is cut off and nothing moves.
 """
 
