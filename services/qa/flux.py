@@ -82,18 +82,19 @@ class FluxScorer:
             Permanent: weights or the device are missing, or a model gave numbers that are none.
         """
         photos = _photos(work)
-        found = self._networks(work.params)
-        with self._borrowed(found) as eyes:
-            return score(work, photos, eyes, found.recogniser.name)
+        with self.eyes(work.params) as eyes:
+            return score(work, photos, eyes)
 
     @contextmanager
-    def _borrowed(self, found: _Networks) -> Iterator[Eyes]:
+    def eyes(self, params: FluxScoreParams) -> Iterator[Eyes]:
         """The networks until the block ends.
 
         Raises:
-            Permanent: one is no such model, or onnxruntime cannot use the device.
+            InvalidInput: the recogniser had a part in making the picture.
+            Permanent: a file is missing, or is no such model, or onnxruntime cannot use the device.
             ResourceExhausted: they do not fit.
         """
+        found = self._networks(params)
         models = self._residency or of_process()
         finder, recogniser, hands = found.detector.path, found.recogniser.path, found.hands
         with ExitStack() as held:
@@ -104,13 +105,13 @@ class FluxScorer:
                 )
             )
             if hands is None:
-                yield Eyes(eyes.it, describer.it, None)
+                yield Eyes(eyes.it, describer.it, found.recogniser.name, None)
                 return
             path = hands.path
             seeker = held.enter_context(
                 models.use(yolo_key(path, self._device), lambda: yolo_resident(path, self._device))
             )
-            yield Eyes(eyes.it, describer.it, seeker.it)
+            yield Eyes(eyes.it, describer.it, found.recogniser.name, seeker.it)
 
     def _networks(self, params: FluxScoreParams) -> _Networks:
         hands = params.hand_detector
@@ -129,7 +130,7 @@ class FluxScorer:
         return found
 
 
-def score(work: Work[FluxScoreParams], photos: Sequence[bytes], eyes: Eyes, encoder: str) -> Outcome:
+def score(work: Work[FluxScoreParams], photos: Sequence[bytes], eyes: Eyes) -> Outcome:
     """The outcome of a step, by these networks.
 
     Raises:
@@ -143,7 +144,7 @@ def score(work: Work[FluxScoreParams], photos: Sequence[bytes], eyes: Eyes, enco
     seen = observe(image, references, eyes, params.same_person_cosine)
     marks = marks_of(image, eyes)
     checks = (*all_checks(seen, params), *more_checks(seen, marks, params))
-    return outcome(judge(seen, checks, encoder), _facts(references, seen, marks, encoder))
+    return outcome(judge(seen, checks, eyes.encoder), _facts(references, seen, marks, eyes.encoder))
 
 
 def _photos(work: Work[FluxScoreParams]) -> tuple[bytes, ...]:

@@ -34,6 +34,8 @@ class Eyes:
 
     finder: Finder
     describer: Describer
+    encoder: str
+    """The describer's name."""
     hands: HandFinder | None
     """None: hands are not looked for."""
 

@@ -42,9 +42,9 @@ def score(image: Image, *photos: Image, hands: int | None = 2, **params: object)
     height, width = image.shape[:2]
     size = {"width": max(64, width), "height": max(64, height)}
     wanted = FluxScoreParams.model_validate({**size, **params})
-    eyes = Eyes(RealFinder(), describer(), None if hands is None else Hands(hands))
+    eyes = Eyes(RealFinder(), describer(), "an encoder", None if hands is None else Hands(hands))
     work = Work(wanted, {"image": (png(image),), "identity": (b"whatever",)}, seed=0)
-    return score_with(work, tuple(png(photo) for photo in photos), eyes, "an encoder")
+    return score_with(work, tuple(png(photo) for photo in photos), eyes)
 
 
 def verdict(image: Image, *photos: Image, hands: int | None = 2, **params: object) -> Verdict:
