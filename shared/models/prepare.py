@@ -1,4 +1,4 @@
-"""Makes what is loaded of what was downloaded: archives unpacked flat, pickles turned into safetensors."""
+"""Makes what is loaded of what was downloaded: archives unpacked flat, pickles turned into safetensors or ONNX."""
 
 import shutil
 from importlib import import_module
@@ -10,7 +10,11 @@ from shared.models.catalogue import Model
 from shared.models.lock import pin, pin_of
 from shared.models.shelf import Shelf
 
-CONVERTER = "shared.models.convert"
+CONVERTERS = {
+    ".safetensors": ("shared.models.convert", "to_safetensors"),
+    ".onnx": ("shared.models.convert_yolo", "to_onnx"),
+}
+"""What a pickle becomes, to the module and its function that make it."""
 
 
 def convert(shelf: Shelf, model: Model) -> tuple[str, ...]:
@@ -19,8 +23,8 @@ def convert(shelf: Shelf, model: Model) -> tuple[str, ...]:
     Raises:
         InvalidInput: there is no conversion of this model.
         IntegrityError: the download is damaged.
-        Permanent: the download is missing, a pickle wants to run code, an archive lacks a file; or torch is wanted and
-            not installed.
+        Permanent: the download is missing, a pickle wants to run code, an archive lacks a file; or a library that the
+            conversion needs is not installed.
     """
     if not model.gives:
         raise InvalidInput(model.name, *_no_conversion(model))
@@ -36,14 +40,7 @@ def convert(shelf: Shelf, model: Model) -> tuple[str, ...]:
     if model.format == "zip":
         unpack(source, model.gives)
     else:
-        try:
-            converter = import_module(CONVERTER)
-        except ModuleNotFoundError as error:
-            raise Permanent(
-                f"{error.name} is not installed, and converting a pickle needs it. Convert on a worker's machine, or "
-                f"install requirements-gpu.txt."
-            ) from error
-        converter.to_safetensors(source, shelf.path(model, model.gives[0]))
+        _convert_pickle(source, shelf.path(model, model.gives[0]))
     pin(shelf.folder, model.name, {name: pin_of(shelf.path(model, name)) for name in model.gives})
     return model.gives
 
@@ -71,6 +68,19 @@ def unpack(archive: Path, wanted: tuple[str, ...]) -> None:
                 new.replace(archive.with_name(name))
     except BadZipFile as error:
         raise IntegrityError(f"{archive} is damaged: {error}. Delete it and download it again.") from error
+
+
+def _convert_pickle(source: Path, target: Path) -> None:
+    """Write what the target's ending says. The libraries are imported here only: the rest must do without them."""
+    module, function = CONVERTERS[target.suffix]
+    try:
+        converter = import_module(module)
+    except ModuleNotFoundError as error:
+        raise Permanent(
+            f"{error.name} is not installed, and converting a pickle needs it. Convert on a worker's machine, or "
+            f"install requirements-gpu.txt."
+        ) from error
+    getattr(converter, function)(source, target)
 
 
 def _no_conversion(model: Model) -> tuple[str, str]:

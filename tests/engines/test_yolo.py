@@ -185,17 +185,17 @@ def test_suppression_keeps_no_two_that_overlap_and_drops_none_without_a_better_o
     assert [scores[one] for one in kept] == sorted((scores[one] for one in kept), reverse=True)
     wanted: list[int] = []
     for one in np.argsort(-scores, kind="stable").tolist():
-        if all(not shared(corners[one], corners[other]) > iou for other in wanted):
+        if all(not shared(corners[one], corners[other]) > np.float32(iou) for other in wanted):
             wanted.append(one)
     assert kept == wanted
 
 
-def shared(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+def shared(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32:
     """Intersection over union of two boxes; 0 where neither has an area."""
     width, height = (max(0.0, float(min(a[2 + i], b[2 + i]) - max(a[i], b[i]))) for i in (0, 1))
     areas = [float((one[2] - one[0]) * (one[3] - one[1])) for one in (a, b)]
     union = sum(areas) - width * height
-    return float(np.float32(width * height) / np.float32(union)) if union else 0.0
+    return np.float32(width * height) / np.float32(union or 1.0)
 
 
 TWO = ((0.25, 0.5, 0.3, 0.4), (0.75, 0.4, 0.2, 0.6))
