@@ -39,15 +39,15 @@ def cosines(people: Mapping[str, Sequence[Direction]]) -> tuple[Cosines, Cosines
 def boundary(same: Cosines, different: Cosines) -> float:
     """The cosine at which the shares of wrong pairs, among one person's and among strangers', are least together.
 
-    Where several are equally good, as in a gap between the two, the middle of them.
+    Halfway between two that were seen; of several that are equally good the highest, which takes fewer strangers for
+    the subject.
 
     Source: Youden, Index for rating diagnostic tests (1950).
     """
     levels = np.unique(np.concatenate([same, different]))
     between = (levels[:-1] + levels[1:]) / 2
-    worse = [(same < level).mean() + (different >= level).mean() for level in between]
-    best = between[np.flatnonzero(np.isclose(worse, np.min(worse)))]
-    return float((best[0] + best[-1]) / 2)
+    wrong = [(same < level).mean() + (different >= level).mean() for level in between]
+    return float(between[np.flatnonzero(np.isclose(wrong, np.min(wrong)))[-1]])
 
 
 def described(folder: Path, eyes: Eyes) -> tuple[dict[str, list[Direction]], list[Path]]:
