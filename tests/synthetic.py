@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from shared.contracts.artifacts import ArtifactRef
+from shared.contracts.attempt import PinnedGate
 from shared.contracts.errors import Transient
 from shared.contracts.step import PinnedStep, StepMessage
-from shared.contracts.verdict import Likeness, Verdict
+from shared.contracts.verdict import Check, Likeness, Verdict, rating_of
 from shared.storage.artifacts import store_artifact
+from shared.storage.digest import sha256
 from shared.storage.port import ArtifactStore
 from shared.worker.operation import EngineSpec, Operation, Outcome, Output, Params, Stage, Work
 
@@ -45,6 +47,12 @@ class Append:
         return Outcome({"text": Output(data, "application/octet-stream", "intermediate")}, {"length": len(data)})
 
 
+class HeldParams(AppendParams):
+    """The same, with something to hold the words to."""
+
+    identity_weight: Annotated[float, Field(ge=0.0, le=3.0)] = 0.85
+
+
 class Borrow(Append):
     """The same, as if on a device: its steps take turns there."""
 
@@ -65,6 +73,34 @@ class Judge:
         return Outcome({"verdict": Output(verdict.to_json(), "application/json", "verdict")})
 
 
+class DoubtParams(Params):
+    """How alike the words must be to pass; above 1 nothing does."""
+
+    min_likeness: float = 2.0
+
+
+class Doubt:
+    """Likens words by their digest: every attempt has another score, and always the same one."""
+
+    def models(self, _: DoubtParams) -> Mapping[str, str]:
+        return {}
+
+    def run(self, work: Work[DoubtParams]) -> Outcome:
+        ran.append("doubt")
+        score = likeness_of(work.one("text"))
+        passed = score >= work.params.min_likeness
+        check = Check(name="likeness", passed=passed, value=score, bound="given", reason=f"The likeness is {score}.")
+        likeness = Likeness(score=score, rating=rating_of(score), distance=1 - score, encoder="digest")
+        reasons = () if passed else (check.reason,)
+        verdict = Verdict(passed=passed, likeness=likeness, checks=(check,), reasons=reasons)
+        return Outcome({"verdict": Output(verdict.to_json(), "application/json", "verdict")})
+
+
+def likeness_of(text: bytes) -> float:
+    """How alike Doubt finds words: below the same person's."""
+    return int(sha256(text)[:4], 16) / 0xFFFF / 2
+
+
 ran: list[str] = []
 """What the engines of this process did, in order."""
 
@@ -82,12 +118,28 @@ JUDGE = Operation(
     seeded=False,
     engines={"portable": EngineSpec(Params, "tests.synthetic:Judge")},
 )
-REFINE = Stage("refine", (TEXT,))
+HELD = Operation(
+    "refine.held",
+    1,
+    ("text",),
+    ("text",),
+    seeded=True,
+    engines={"portable": EngineSpec(HeldParams, "tests.synthetic:Append")},
+)
+DOUBT = Operation(
+    "qa.doubt",
+    1,
+    ("text",),
+    ("verdict",),
+    seeded=False,
+    engines={"portable": EngineSpec(DoubtParams, "tests.synthetic:Doubt")},
+)
+REFINE = Stage("refine", (TEXT, HELD))
 REFINE_ON_DEVICE = Stage(
     "refine", (replace(TEXT, engines={"portable": EngineSpec(AppendParams, "tests.synthetic:Borrow")}),)
 )
 UPSCALE = Stage("upscale", (PLAIN,))
-QA = Stage("qa", (JUDGE,))
+QA = Stage("qa", (JUDGE, DOUBT))
 SUBJECT = "somebody"
 
 
@@ -111,6 +163,21 @@ def first_message(store: ArtifactStore, job_id: str = "job-1", **params: object)
         result="two.text",
         verdict="three.verdict",
     )
+
+
+def gated_message(
+    store: ArtifactStore, job_id: str = "job-1", min_likeness: float = 2.0, word: str = "a", **gate: Any
+) -> StepMessage:
+    """A job of four steps with a gate: upscale once, then refine, upscale and qa as often as it takes."""
+    message = first_message(store, job_id)
+    budget = {"back_to": "one", "attempts": 3, "identity_weight_step": 0.1, "identity_weight_most": 1.0, **gate}
+    steps = (
+        _step("zero", PLAIN, {"text": "request.photos"}, word="0"),
+        _step("one", HELD, {"text": "zero.text"}, seed=7, word=word),
+        _step("two", PLAIN, {"text": "one.text"}, word="!"),
+        _step("three", DOUBT, {"text": "two.text"}, min_likeness=min_likeness),
+    )
+    return message.model_copy(update={"steps": steps, "gate": PinnedGate(**budget)})
 
 
 def _step(

@@ -34,6 +34,7 @@ METADATA = {
     "identity_score",
     "identity_rating",
     "verdict",
+    "attempts",
     "seed",
     "recipe",
     "timings",

@@ -11,6 +11,7 @@ import pytest
 from shared.contracts.batch import BatchRequest
 from shared.contracts.control import Control
 from shared.contracts.errors import InvalidInput
+from shared.contracts.event import Event
 from shared.contracts.recipe import Recipe
 from shared.contracts.request import JobRequest
 from shared.contracts.schemas import PUBLISHED, schema_files
@@ -126,6 +127,52 @@ def test_a_recipe_that_cannot_work_is_refused(steps: list[tuple[str, dict[str, s
     }
     with pytest.raises(InvalidInput, match=words):
         Recipe.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gate": {"back_to": "identity"}}, None),
+        ({"gate": {"back_to": "paint"}}, None),
+        ({"gate": {"back_to": "judge"}}, "goes back to 'judge', which is no step before 'judge'"),
+        ({"gate": {"back_to": "pain"}}, "goes back to 'pain', which is no step before 'judge'"),
+        ({"gate": {"back_to": "paint"}, "result": "identity.image"}, "which would stay as it is"),
+        (
+            {"gate": {"back_to": "identity"}, "verdict": "paint.verdict"},
+            "make 'paint', which gives the verdict",
+        ),
+        ({"gate": {"back_to": "paint", "attempts": 9}}, "less than or equal to 8"),
+        ({"gate": {"back_to": "paint", "atempts": 2}}, "Did you mean attempts"),
+    ],
+)
+def test_a_gate_goes_back_from_the_end_of_a_recipe(changes: dict[str, Any], words: str | None) -> None:
+    names = ("identity", "paint", "judge")
+    steps: list[dict[str, Any]] = [{"name": name, "operation": "refine.x", "inputs": {}} for name in names]
+    ends = {"result": "paint.image", "verdict": "judge.verdict", **changes}
+    document = json.dumps({"name": "r", "version": 1, "title": "t", "steps": steps, **ends})
+    if words is None:
+        assert Recipe.from_json(document).gate is not None
+        return
+    with pytest.raises(InvalidInput, match=words):
+        Recipe.from_json(document)
+
+
+def test_a_job_without_a_gate_says_nothing_of_attempts_that_an_older_reader_would_not_know() -> None:
+    ref = {"key": "subjects/dr/result/a.png", "sha256": "ab" * 32, "size": 1, "media_type": "image/png"}
+    summary = {"passed": True, "reasons": []}
+    result = {"image": ref, "verdict": ref, "summary": summary, "trail": [], "seconds": 1.0, "cost_usd": 0.1}
+    document = {
+        "schema_version": 1,
+        "event_id": "e",
+        "kind": "done",
+        "job_id": "j",
+        "caller": "c",
+        "at": "2026-11-20T06:00:00Z",
+        "worker": "w",
+        "run": 0,
+        "result": result,
+    }
+    assert json.loads(Event.from_json(json.dumps(document)).to_json()) == document
 
 
 def test_a_recipe_s_images_are_those_that_its_steps_read_of_the_request() -> None:

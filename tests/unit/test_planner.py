@@ -263,6 +263,65 @@ def test_a_request_that_cannot_be_planned_is_refused(
     assert words in str(caught.value)
 
 
+def gated(**gate: Any) -> Recipe:
+    """The recipe, with a gate that goes back to its first step."""
+    document = json.loads(RECIPE.to_json()) | {"gate": {"back_to": "make", "engines": ["flux"], **gate}}
+    return Recipe.from_json(json.dumps(document))
+
+
+def test_a_gate_is_pinned_with_the_budget_of_the_recipe_or_the_request(backdrop: Backdrop) -> None:
+    recipe = gated(max_cost_usd=2.0)
+    own = planned(backdrop, recipe=recipe, engine="flux").gate
+    assert own is not None
+    assert (own.back_to, own.attempts, own.max_cost_usd, own.finished) == ("make", 3, 2.0, 0)
+    asked = planned(backdrop, recipe=recipe, engine="flux", attempts=5, max_cost_usd=1).gate
+    assert asked is not None
+    assert (asked.attempts, asked.max_cost_usd) == (5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "wish"),
+    [
+        (RECIPE, {"engine": "flux"}),
+        (RECIPE, {"engine": "flux", "attempts": 1}),
+        (gated(), {"engine": "portable"}),
+        (gated(), {"engine": "flux", "attempts": 1}),
+        (gated(attempts=1), {"engine": "flux"}),
+    ],
+    ids=["no-gate", "no-gate-and-one-attempt", "another-engine", "switched-off", "of-one-attempt"],
+)
+def test_without_a_gate_the_first_picture_is_delivered(
+    backdrop: Backdrop, recipe: Recipe, wish: dict[str, Any]
+) -> None:
+    assert planned(backdrop, recipe=recipe, **wish).gate is None
+
+
+def test_a_gate_for_whichever_engine_is_pinned_for_each(backdrop: Backdrop) -> None:
+    assert planned(backdrop, recipe=gated(engines=[]), engine="portable").gate is not None
+
+
+@pytest.mark.parametrize(
+    ("recipe", "wish", "field", "words"),
+    [
+        (RECIPE, {"attempts": 2}, "attempts", "makes one attempt only, for it has no gate"),
+        (RECIPE, {"max_cost_usd": 1}, "max_cost_usd", "it has no gate"),
+        (gated(), {"attempts": 2}, "attempts", "where flux does the step 'make', and here portable does"),
+        (gated(engines=["fluks"]), {"engine": "flux"}, "recipe", "Did you mean flux?"),
+    ],
+)
+def test_a_budget_that_nothing_would_heed_is_refused(
+    backdrop: Backdrop, recipe: Recipe, wish: dict[str, Any], field: str, words: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        planned(backdrop, recipe=recipe, **wish)
+    assert caught.value.field == field
+    assert words in str(caught.value)
+
+
+def test_the_budget_for_attempts_leaves_the_first_picture_as_it_was() -> None:
+    assert seed_of(request(attempts=4, max_cost_usd=2.5)) == seed_of(request())
+
+
 def test_a_deployment_s_bad_default_is_named_as_such(backdrop: Backdrop) -> None:
     with pytest.raises(InvalidInput, match=r"^generation\.overrides\.make\.strength: "):
         planned(backdrop, GenerationDefaults(overrides={"make": {"strength": 5}}))
