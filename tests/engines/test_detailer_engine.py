@@ -1,5 +1,6 @@
 """The engine of hands on tiny random weights: what it leaves alone, what it paints together, what it tells."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -130,26 +131,25 @@ def test_where_all_is_left_alone_the_picture_passes_and_the_facts_say_why(
     assert "None of the hands was to be painted" in str(made.facts["note"])
 
 
-def test_numbers_that_are_none_are_an_error_that_names_the_model(folder: Path) -> None:
-    """Of the transformer, and of the autoencoder that it starts from."""
-    for broken, file, named in (
-        ("t-nan", "transformer", "the transformer of t-nan"),
-        ("v-nan", "vae", "the autoencoder of v-nan"),
-    ):
-        if not (folder / broken).exists():
-            (folder / broken).mkdir()
-            for part in (folder / "tiny").iterdir():
-                target = folder / broken / part.name
-                if part.name != file:
-                    target.symlink_to(part)
-                    continue
-                target.mkdir()
-                (target / "config.json").write_bytes((part / "config.json").read_bytes())
-                weights = part / "diffusion_pytorch_model.safetensors"
-                save_file({n: torch.full_like(t, torch.nan) for n, t in load_file(weights).items()},
-                          target / weights.name)  # fmt: skip
-        with pytest.raises(Permanent, match=f"{named} gives"):
-            FluxHands(folder, "cpu", Residency(BUDGET)).run(work(model=broken))
+@pytest.mark.parametrize(
+    ("part", "tensors", "named"),
+    [
+        ("transformer", "", "the transformer of broken gives"),
+        ("vae", "encoder.", "the autoencoder of broken gives"),
+        ("vae", "decoder.", "the autoencoder of broken: the decoded picture holds"),
+    ],
+)
+def test_numbers_that_are_none_are_an_error_that_names_the_model(
+    folder: Path, tmp_path: Path, part: str, tensors: str, named: str
+) -> None:
+    """Of the transformer, and of either half of the autoencoder."""
+    (tmp_path / "one").symlink_to(folder / "one")
+    shutil.copytree(folder / "tiny", tmp_path / "broken")
+    weights = tmp_path / "broken" / part / "diffusion_pytorch_model.safetensors"
+    found = load_file(weights)
+    save_file({name: one * torch.nan if name.startswith(tensors) else one for name, one in found.items()}, weights)
+    with pytest.raises(Permanent, match=named):
+        FluxHands(tmp_path, "cpu", Residency(BUDGET)).run(work(model="broken"))
 
 
 def test_a_missing_detector_is_named_before_anything_is_loaded(folder: Path) -> None:

@@ -92,7 +92,10 @@ def painted(
             differential=params.noise_mask and params.noise_mask_feather > 0,
         )
         _check_finite(latents, f"the transformer of {params.model}")
-    return decode_all(brush.vae, latents, brush.tiled_from)
+    try:
+        return decode_all(brush.vae, latents, brush.tiled_from)
+    except Permanent as error:
+        raise Permanent(f"the autoencoder of {params.model}: {error}") from error
 
 
 def noise_mask(mask: Mask, params: DetailParams, width: int, height: int) -> Tensor:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from services.swap.detailer.masks import box_mask
 from services.swap.detailer.regions import Size, crop_region, overlapping, painted_size
 from services.swap.detailer.segments import Choice, Found
@@ -26,7 +28,7 @@ class Crop:
         found: the box and the detector's confidence.
         region: what is cut out.
         size: what that is painted as; None where it is left alone.
-        mask: of the region's size, 1 where it is to change; not softened.
+        mask: of the region's size, 1 where it is to change; not softened. Without pixels where it was not needed.
         words: what it is to show.
         skipped: why it is left alone, or empty.
     """
@@ -55,13 +57,14 @@ def plan(choice: Choice, width: int, height: int, params: DetailParams) -> list[
         words = params.prompts[number].strip() if number < len(params.prompts) else params.prompt
         stopped = stopped or words == STOP
         region = crop_region(found.box, params.crop_factor, width, height)
-        mask = box_mask(found.box, region, width, height, params.dilation)
         size = painted_size(found.box, region, params)
+        mask = np.zeros((0, 0), np.float32)
         if stopped or words == SKIP:
             skipped = "prompt"
         elif isinstance(size, str):
             skipped = size
         else:
+            mask = box_mask(found.box, region, width, height, params.dilation)
             skipped = "" if mask.any() else "empty_mask"
         done = size if isinstance(size, Size) and not skipped else None
         crops.append(Crop(number, found, region, done, mask, words, skipped))
