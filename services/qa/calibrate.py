@@ -45,6 +45,8 @@ def boundary(same: Cosines, different: Cosines) -> float:
     Source: Youden, Index for rating diagnostic tests (1950).
     """
     levels = np.unique(np.concatenate([same, different]))
+    if levels.size == 1:
+        return float(levels[0])
     between = (levels[:-1] + levels[1:]) / 2
     wrong = [(same < level).mean() + (different >= level).mean() for level in between]
     return float(between[np.flatnonzero(np.isclose(wrong, np.min(wrong)))[-1]])

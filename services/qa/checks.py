@@ -2,7 +2,7 @@
 
 from services.qa.observation import FaceObserved, Observation
 from services.qa.stage import ScoreParams
-from shared.contracts.verdict import SAME_PERSON, Check
+from shared.contracts.verdict import LIKENESS, SAME_PERSON, Check
 
 _NO_FACE = "No face was found in the picture."
 
@@ -28,14 +28,14 @@ def all_checks(seen: Observation, params: ScoreParams) -> tuple[Check, ...]:
 def _likeness(main: FaceObserved | None, params: ScoreParams) -> Check:
     bound = f"at least {params.min_likeness:.2f}"
     if main is None:
-        return Check(name="likeness", passed=False, value=None, bound=bound, reason=_NO_FACE)
+        return Check(name=LIKENESS, passed=False, value=None, bound=bound, reason=_NO_FACE)
     passed = main.likeness >= params.min_likeness
     verb = "is" if passed else "is not"
     reason = (
         f"The main face {verb} enough like the subject: likeness {main.likeness:.2f} to all photos together,"
         f" {main.best_likeness:.2f} to the nearest one."
     )
-    return Check(name="likeness", passed=passed, value=main.likeness, bound=bound, reason=reason)
+    return Check(name=LIKENESS, passed=passed, value=main.likeness, bound=bound, reason=reason)
 
 
 def _identities(seen: Observation) -> Check:

@@ -43,6 +43,7 @@ def test_where_they_overlap_as_few_as_can_be_are_wrong() -> None:
     level = boundary(same, different)
     assert 0.3 < level < 0.5
     assert boundary(np.array([0.8]), np.array([0.2])) == pytest.approx(0.5)
+    assert boundary(np.array([0.5]), np.array([0.5])) == 0.5
 
 
 def test_one_person_alone_tells_no_boundary() -> None:
