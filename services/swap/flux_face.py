@@ -8,10 +8,10 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from services.swap.stage import FluxFaceParams
-from services.swap.swapping.align import nose_outside_eyes
+from services.swap.swapping.align import matrix_of, nose_outside_eyes
 from services.swap.swapping.choice import Choice, choose
 from services.swap.swapping.networks import Networks, Place, borrowed, finder, keys_of, place_of
-from services.swap.swapping.restore import Restoring, found_again
+from services.swap.swapping.restore import BOOST_PX, Restoring, found_again
 from services.swap.swapping.subjects import Subject, check, subjects_of
 from services.swap.swapping.swap import swap
 from shared.contracts.errors import InvalidInput
@@ -171,9 +171,9 @@ def carry_out(
     if restorer is not None and before is None and swapped:
         now = distinct(insight.find(image, min_score=params.min_score))
         again = found_again([face for _, face in swapped], now)
-        points = [face.points for face in again]
+        points = [face.points for face in again if matrix_of(face.points, BOOST_PX, "insightface") is not None]
         image = restore_faces(image, points, restorer, params.restorer_weight, params.restorer_visibility)
-        restored = len(again)
+        restored = len(points)
     left.sort(key=lambda one: one[0].subject)
     return Done(image, tuple(choice for choice, _ in swapped), tuple(left), restored)
 

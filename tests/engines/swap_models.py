@@ -14,7 +14,7 @@ from shared.vision.codec import Image
 from shared.vision.networks import tiny_swapper
 from shared.vision.networks.tiny_faces import MIDDLE, Seen
 from shared.worker.operation import Outcome, Work
-from tests.photos import png
+from tests.photos import png, scaled
 
 SWAPPER, HYPERSWAP, PACK, OCCLUDER = "our-swapper", "our-hyperswap", "our-pack", "our-occluder"
 
@@ -26,7 +26,7 @@ SIX: tuple[Seen, ...] = (
     (0.923, 0.390, 0.108),
     (0.254, 0.242, 0.114),
 )
-"""Where the faces of `people` are."""
+"""Where the faces of `people` and of `crowd` are."""
 
 
 @cache
@@ -38,6 +38,11 @@ def _people() -> Image:
 def people() -> Image:
     """Six people, 1280 x 886 (carried by insightface's wheel)."""
     return _people().copy()
+
+
+def crowd() -> Image:
+    """The same at half the size, for what needs no detail."""
+    return scaled(_people(), 0.5)
 
 
 def write(folder: Path, faces: Sequence[Seen] = (MIDDLE,)) -> None:

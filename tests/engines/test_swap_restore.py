@@ -17,7 +17,7 @@ from services.swap.swapping.swapper import open_swapper
 from shared.vision.codec import Image
 from shared.vision.networks import tiny_swapper
 from shared.vision.networks.insight import BUFFALO_L, Insight, InsightFace, open_app
-from tests.engines.swap_models import PACK, SIX, SWAPPER, params, people, write
+from tests.engines.swap_models import PACK, SIX, SWAPPER, crowd, params, write
 from tests.photos import astronaut
 
 
@@ -52,11 +52,11 @@ def face(x: float, y: float, width: float, height: float) -> InsightFace:
 
 def restored(models: Path, insight: Insight, restorer: Any, told: FluxFaceParams) -> tuple[Image, int]:
     """The photo of six with its largest face swapped and restored."""
-    faces = insight.find(people())
+    faces = insight.find(crowd())
     subject = Subject(insight.find(astronaut())[0].embedding, 1, ())
     plan = Plan(faces, (subject,), (Choice(1, faces[0], 0.5),))
     swapper = open_swapper(SWAPPER, models / SWAPPER / tiny_swapper.SWAPPER, "cpu")
-    done = carry_out(plan, people(), Networks(swapper, None, None, restorer), insight, told, lambda _: None)
+    done = carry_out(plan, crowd(), Networks(swapper, None, None, restorer), insight, told, lambda _: None)
     return done.image, done.restored
 
 
@@ -69,13 +69,13 @@ def region(one: InsightFace) -> tuple[slice, slice]:
 def test_only_the_swapped_face_is_restored(models: Path, insight: Insight, when: str) -> None:
     restorer = Whitening()
     image, count = restored(models, insight, restorer, params(restore=when, restorer_weight=0.3))
-    faces = insight.find(people())
+    faces = insight.find(crowd())
     assert count == len(restorer.shown) == 1
     assert restorer.weights == [0.3]
     assert restorer.shown[0].shape == (512, 512, 3)
     assert image[region(faces[0])].min() > 250
     for other in faces[1:]:
-        assert np.array_equal(image[region(other)], people()[region(other)])
+        assert np.array_equal(image[region(other)], crowd()[region(other)])
 
 
 def test_after_the_paste_the_restorer_sees_the_swapped_face(models: Path, insight: Insight) -> None:
@@ -94,7 +94,7 @@ def test_visibility_is_the_restored_face_s_opacity(models: Path, insight: Insigh
         for when in ("after", "before"):
             told = params(restore=when, restorer_visibility=visibility)
             image, _ = restored(models, insight, Whitening(), told)
-            levels.append(float(image[region(insight.find(people())[0])].mean()))
+            levels.append(float(image[region(insight.find(crowd())[0])].mean()))
     assert levels[0] == pytest.approx(levels[1], abs=3)
     assert levels[2] == pytest.approx((levels[0] + 255) / 2, abs=3)
     assert levels[3] == pytest.approx((levels[1] + 255) / 2, abs=3)
@@ -113,7 +113,7 @@ def test_face_boost_restores_at_512_pixels_whatever_the_crop_s_size(side_px: int
 def test_without_a_restorer_nothing_is_restored(models: Path, insight: Insight) -> None:
     image, count = restored(models, insight, None, params())
     assert count == 0
-    assert not np.array_equal(image, people())
+    assert not np.array_equal(image, crowd())
 
 
 def test_a_face_is_found_again_by_overlap_and_nearness() -> None:

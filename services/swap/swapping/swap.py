@@ -71,7 +71,7 @@ def swap(
     published = "insightface" in params.masks
     mask = mask_of(laid.matrix, laid.side_px, (image.shape[0], image.shape[1]), masks, published, params.strength)
     if mask is None:
-        return "it is too small, or lies outside the picture: nothing of a swapped face would show"
+        return "it is too small, lies outside the picture, or is hidden: nothing of a swapped face would show"
     return paste(image, laid.pixels, laid.matrix, mask, published)
 
 

@@ -1,0 +1,89 @@
+"""InsightFace's packs: the published ones, one's own, and what they tell of a face."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.contracts.errors import Permanent
+from shared.models.residency import Budget, Residency
+from shared.vision.networks import tiny_swapper
+from shared.vision.networks.insight import (
+    ANTELOPEV2,
+    BUFFALO_L,
+    Insight,
+    InsightFace,
+    Pack,
+    distinct,
+    insight_key,
+    insight_resident,
+    locate,
+    open_app,
+    own_pack,
+)
+from tests.engines.swap_models import SIX, crowd
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "ours"
+    tiny_swapper.write_pack(folder, SIX)
+    return folder
+
+
+def test_each_face_is_found_with_sex_and_age(folder: Path) -> None:
+    """Of six people in a photo; the tiny pack takes who is more red than blue for a woman, and all for forty."""
+    faces = Insight(open_app(folder, "cpu", BUFFALO_L, attributes=True)).find(crowd())
+    assert len(faces) == 6
+    assert [face.area for face in faces] == sorted((face.area for face in faces), reverse=True)
+    assert {face.age for face in faces} == {40}
+    assert all(face.gender in {"female", "male"} for face in faces)
+    blue = np.ascontiguousarray(crowd()[:, :, ::-1])
+    turned = Insight(open_app(folder, "cpu", BUFFALO_L, attributes=True)).find(blue)
+    assert [face.gender for face in turned] != [face.gender for face in faces]
+
+
+def test_without_attributes_sex_and_age_are_not_told(folder: Path) -> None:
+    face = Insight(open_app(folder, "cpu", BUFFALO_L)).find(crowd())[0]
+    assert (face.gender, face.age) == (None, None)
+
+
+def test_a_pack_is_lent_by_a_residency(folder: Path) -> None:
+    home = Residency(Budget(10**9, 10**9))
+    key = insight_key(folder, "cpu")
+    for _ in range(2):
+        with home.use(key, lambda: insight_resident(folder, BUFFALO_L, "cpu")) as slot:
+            assert len(slot.it.find(crowd())) == 6
+    assert home.figures().loads == 1
+    assert home.figures().device_bytes == sum((folder / file).stat().st_size for file in BUFFALO_L.files(True))
+
+
+@pytest.mark.parametrize("pack", [BUFFALO_L, ANTELOPEV2])
+def test_a_pack_of_one_s_own_is_told_by_its_files(tmp_path: Path, pack: Pack) -> None:
+    tiny_swapper.write_pack(tmp_path, pack=pack)
+    assert own_pack(tmp_path, "ours").files(True) == pack.files(True)
+    assert own_pack(tmp_path, "ours").name == "ours"
+    (tmp_path / pack.recogniser).unlink()
+    with pytest.raises(Permanent, match="holds no pack of InsightFace"):
+        own_pack(tmp_path, "ours")
+
+
+def test_a_missing_file_of_sex_and_age_is_named(tmp_path: Path) -> None:
+    """Where it is asked for: antelopev2 does without for identities."""
+    tiny_swapper.write_pack(tmp_path / "antelopev2", pack=ANTELOPEV2)
+    (tmp_path / "antelopev2" / ANTELOPEV2.attributes).unlink()
+    assert locate(tmp_path / "antelopev2", ANTELOPEV2) == tmp_path / "antelopev2"
+    with pytest.raises(Permanent, match=r"genderage\.onnx of antelopev2 missing"):
+        locate(tmp_path / "antelopev2", ANTELOPEV2, attributes=True)
+
+
+def face(x: float, width: float, score: float) -> InsightFace:
+    points = np.array([(-0.2, -0.2), (0.2, -0.2), (0.0, 0.0), (-0.15, 0.2), (0.15, 0.2)]) * width
+    points = points + np.array((x, 50.0))
+    return InsightFace((x - width / 2, 0.0, width, width), points, np.ones(512, np.float32), score)
+
+
+def test_a_face_told_twice_counts_once_and_the_surer_one_stays() -> None:
+    twice, again, other = face(50, 40, 0.7), face(52, 41, 0.9), face(100, 40, 0.6)
+    assert distinct([twice, again, other]) == (again, other)
+    assert distinct([]) == ()
