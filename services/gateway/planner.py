@@ -22,10 +22,10 @@ from shared.storage.digest import sha256
 from shared.worker.operation import EngineSpec, Operation
 
 ROOM_FOR_GROWTH_BYTES = 7 * 1024
-"""What a message may gain on its way: references, the trail, two failures with the ends of their tracebacks."""
+"""What a message may gain on its way: references, the trail, two failures, the record of attempts at its picture.
 
-ROOM_FOR_ATTEMPTS_BYTES = 512
-"""What it may gain besides where its recipe has a gate: the attempts' count, and the reference to what they came to."""
+The ends of the failures' tracebacks may come on top: where they do not fit, the message goes on without them.
+"""
 
 NOT_CONTENT = {
     "job_id",
@@ -141,8 +141,8 @@ def plan(
         verdict=recipe.verdict,
         gate=pin_gate(request, recipe, steps, operations),
     )
-    size = len(message.to_json())
-    most = MESSAGE_LIMIT_BYTES - ROOM_FOR_GROWTH_BYTES - (ROOM_FOR_ATTEMPTS_BYTES if message.gate else 0)
+    size = message.size
+    most = MESSAGE_LIMIT_BYTES - ROOM_FOR_GROWTH_BYTES
     if size > most:
         raise InvalidInput(
             "request",

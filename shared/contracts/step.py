@@ -6,7 +6,19 @@ from pydantic import Field, StringConstraints, model_validator
 
 from shared.contracts.artifacts import ArtifactRef
 from shared.contracts.attempt import PinnedGate
-from shared.contracts.base import Contract, Digest, Identifier, Instant, Name, Parameters, Seconds, Seed, Usd
+from shared.contracts.base import (
+    MESSAGE_LIMIT_BYTES,
+    Contract,
+    Digest,
+    Identifier,
+    Instant,
+    Name,
+    Parameters,
+    Seconds,
+    Seed,
+    Usd,
+)
+from shared.contracts.packing import packed, unpacked
 from shared.contracts.recipe import OperationName, SlotName, stage_of
 from shared.contracts.request import Consent, Lane
 
@@ -96,6 +108,10 @@ class StepMessage(Contract):
     )
     trace: dict[str, str] = Field(default_factory=dict, description="W3C trace context headers")
     gate: PinnedGate | None = Field(default=None, description="absent: a picture that fails is delivered as it is")
+    words: dict[str, str] | None = Field(
+        default=None,
+        description="only in documents that would be too large else: parameters `{'$words': name}` stand for these",
+    )
 
     @model_validator(mode="after")
     def _cursor_is_on_the_route(self) -> Self:
@@ -108,6 +124,21 @@ class StepMessage(Contract):
         if self.gate is not None and self.gate.back_to not in {step.name for step in self.steps[:-1]}:
             raise ValueError(f"the gate goes back to '{self.gate.back_to}', which is no step before the last")
         return self
+
+    def to_json(self) -> bytes:
+        """The document; one that would be larger than a message may be is packed (`shared.contracts.packing`)."""
+        body = super().to_json()
+        return body if len(body) <= MESSAGE_LIMIT_BYTES else packed(body)
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Self:
+        """Parse a document, packed or not. Raises as every contract does."""
+        return super().from_json(unpacked(data))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the smallest document of this message."""
+        return len(packed(super().to_json()))
 
     @property
     def step(self) -> PinnedStep:

@@ -156,6 +156,7 @@ def _again_or_dead(
     rng: Random,
     key: Digest | None,
 ) -> Dispatch:
+    tried = _without_tracebacks(tried) if len(tried.to_json()) > MESSAGE_LIMIT_BYTES else tried
     failing_for_s = (now() - tried.failures[0].at).total_seconds()
     stage = message.step.stage
     delay_ms = origin.policy.delay_ms(stage, kind.__name__, tried.attempts, failing_for_s, rng)
@@ -164,6 +165,15 @@ def _again_or_dead(
     again = _delayed(tried, delay_ms, origin.policy.native_ms)
     retrying = step_event(message, "retrying", origin.worker, error=_short(account), retry_in_s=delay_ms / 1000)
     return Dispatch(again, (outgoing_event(retrying),))
+
+
+def _without_tracebacks(tried: StepMessage) -> StepMessage:
+    """What is large and can be spared: the workers' logs have it, and so has the letter, should it come to one."""
+    failures = tuple(
+        failure.model_copy(update={"error": failure.error.model_copy(update={"traceback": ""})})
+        for failure in tried.failures
+    )
+    return tried.model_copy(update={"failures": failures})
 
 
 def _delayed(tried: StepMessage, delay_ms: int, native_ms: tuple[int, int] | None) -> Outgoing:

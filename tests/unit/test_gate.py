@@ -1,23 +1,25 @@
 """Whether a job tries again, with what, and which attempt is kept; and that messages stay as small as they must."""
 
 from datetime import timedelta
+from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.gateway.planner import ROOM_FOR_ATTEMPTS_BYTES
+from services.gateway.planner import ROOM_FOR_GROWTH_BYTES
 from shared.contracts.artifacts import ArtifactRef
 from shared.contracts.attempt import CHECK_NAME_CHARACTERS, MOST_CHECKS, Attempt, PinnedGate
 from shared.contracts.attempts import AttemptRecord
 from shared.contracts.base import MESSAGE_LIMIT_BYTES, now
+from shared.contracts.errors import Transient
 from shared.contracts.event import JobResult
 from shared.contracts.gate import MOST_ATTEMPTS
-from shared.contracts.step import PinnedStep, StepMessage, StepRecord
+from shared.contracts.step import ErrorAccount, Failure, PinnedStep, StepMessage, StepRecord
 from shared.contracts.verdict import Check, Likeness, Verdict, VerdictSummary
 from shared.storage.layout import artifact_ref
-from shared.worker.dispatch import Origin, completed, sent_back
+from shared.worker.dispatch import Origin, completed, failed, sent_back
 from shared.worker.gate import attempt_of, best_of, goes_on, judged, next_attempt
 
 LONGEST = "s" * 64
@@ -192,20 +194,33 @@ def test_what_was_begun_of_a_further_attempt_is_paid_for() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 64), st.integers(0, 2**32 - 1), st.integers(2, MOST_ATTEMPTS))
-def test_a_message_gains_no_more_by_its_attempts_than_the_planner_leaves_room_for(
+def test_a_message_gains_no_more_on_its_way_than_the_planner_leaves_room_for(
     length: int, seed: int, attempts: int
 ) -> None:
-    """Whatever the number of attempts and the subject's name: what is known of them lies in the store."""
+    """Whatever the number of attempts and the subject's name: at its last step, which has failed again and again."""
     gate = GATE.model_copy(update={"attempts": attempts, "max_cost_usd": 12.345678})
     subject = "s" * length
-    first = message(gate, subject, seed, cursor=1)
-    ahead = message(gate.model_copy(update={"finished": attempts - 2}), subject, seed)
-    assert ahead.gate is not None
-    last = attempt_of(ahead, ahead.gate, verdict(0.4, "likeness")).attempt
-    again = next_attempt(ahead, ahead.gate, last, artifact_ref(subject, "verdict", b"", "application/json"))
-    bare: dict[str, Any] = {"artifacts": {}, "trail": ()}
-    grown = len(again.model_copy(update=bare).to_json()) - len(first.model_copy(update=bare).to_json())
-    assert grown <= ROOM_FOR_ATTEMPTS_BYTES
+    first = message(gate, subject, seed, cursor=0, artifacts={"request.photos": (ref(subject),)}, trail=())
+    record = artifact_ref(subject, "verdict", b"", "application/json")
+    counted = gate.model_copy(update={"finished": attempts - 1, "record": record})
+    error = ErrorAccount(kind="ResourceExhausted", type="OutOfMemoryError", message="e" * 500, hint="h" * 120)
+    failure = Failure(at=AT, worker="node-1234567890.generate.123456", error=error)
+    trail = tuple(spent(name, 123.45678901234567, 0.012345678901234567) for name in NAMES)
+    last = message(counted, subject, seed, attempts=12, failures=(failure, failure), trail=trail)
+    assert last.size - first.size <= ROOM_FOR_GROWTH_BYTES
+
+
+def test_a_message_that_its_failures_make_too_large_goes_on_without_their_tracebacks() -> None:
+    long = message(steps=tuple(step.model_copy(update={"params": {"p": "x" * 1600}}) for step in message().steps))
+    error = ErrorAccount(kind="Transient", type="E", message="m", hint="h", traceback="t" * 600)
+    before = long.model_copy(update={"failures": (Failure(at=AT, worker="w", error=error),) * 2, "attempts": 1})
+    filler = "y" * (MESSAGE_LIMIT_BYTES - before.size - 100)
+    before = before.model_copy(update={"trace": {"filler": filler}})
+    again = failed(before, Transient("away " * 100), Origin("w"), Random(1)).first
+    assert again.routing_key.startswith("doctorgen.qa.interactive.retry")
+    read = StepMessage.from_json(again.body)
+    assert [one.error.traceback for one in read.failures] == ["", ""]
+    assert read.attempts == 2
 
 
 def test_the_events_of_the_fullest_gate_are_messages() -> None:

@@ -119,16 +119,18 @@ def planned(
     )
 
 
+@pytest.mark.parametrize("engine", ["portable", "flux"])
 @pytest.mark.parametrize("recipe", load_recipes(None).values(), ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("scenario", CATALOGUE.scenarios)
-def test_every_scenario_s_message_leaves_room_under_16_kib(scenario: str, recipe: Recipe) -> None:
+def test_every_scenario_s_message_leaves_room_under_16_kib(scenario: str, recipe: Recipe, engine: str) -> None:
     """With all photos, the images of the recipe and as many words as may be."""
     image = {"key": "inbox/a", "sha256": "b" * 64}
     wish = request(photos=[image] * 5, images=dict.fromkeys(recipe.images, image), custom_prompt="wörds " * 160)
+    wish = wish.model_copy(update={"engine": engine})
     words = compile_brief(CATALOGUE, scenario, None, wish.attributes, wish.custom_prompt)
     images = dict.fromkeys(recipe.images, PHOTOS[0])
     slip = plan(wish, "job-1", PHOTOS * 5, recipe, words, ALL_OPERATIONS, GenerationDefaults(), images)
-    assert len(slip.to_json()) < MESSAGE_LIMIT_BYTES - 7 * 1024
+    assert slip.size < MESSAGE_LIMIT_BYTES - 7 * 1024
     assert slip.artifacts == {"request.photos": PHOTOS * 5} | {f"request.{name}": PHOTOS for name in recipe.images}
 
 
