@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import zip_longest
 
 from rich.table import Table
@@ -52,7 +53,8 @@ def to_run(recipe: Recipe, engine: str, fp8: Fp8 | None) -> Iterator[StepToRun]:
         source = step.inputs.get("identity", "").partition(".")[0]
         held = engines.get(source, NEEDS_NONE) != NEEDS_NONE
         identity = getattr(params, "identity_model", None) if held else None
-        yield StepToRun(step.name, borrowing(load_models(), planned, identity, fp8))
+        filled = params.model_dump(mode="json", include=set(planned.params))  # a control's model has a default
+        yield StepToRun(step.name, borrowing(load_models(), replace(planned, params=filled), identity, fp8))
 
 
 def _device(vram_gb: float | None) -> Memory:
@@ -77,9 +79,7 @@ def _tell(recipe: Recipe, found: Forecast, device: Memory, host: Memory) -> None
     )
     wide.print(_table(found))
     if any(one.how == Plan.GROUP_OFFLOAD for step in found.first for one in step.models):
-        console.print(
-            "by group offload: its blocks come from host memory at every step of the sampling, uncounted here"
-        )
+        console.print("group offload: blocks come from host memory at every step of the sampling, which is not counted")
     if found.fits:
         reads, moved = sum(step.loads for step in found.later), sum(step.moved_bytes for step in found.later)
         console.print(

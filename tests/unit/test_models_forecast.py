@@ -124,6 +124,12 @@ def test_detectors_are_given_back_and_controlnets_are_held() -> None:
     assert [one.name for one in borrowing(load_models(), posed).held] == ["flux-controlnet-union-pro-2.0"]
 
 
+def test_a_control_s_default_model_is_planned() -> None:
+    """portrait-posed names the kind of its drawing alone."""
+    names = {one.name for step in told(80, recipe="portrait-posed").first for one in step.models}
+    assert "flux-controlnet-union-pro-2.0" in names
+
+
 def test_the_portable_engine_borrows_nothing() -> None:
     assert borrowing(load_models(), PlannedStep("x", "refine.photoreal", "portable", {})) == Borrowing()
 
