@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shared.vision.codec import Image
+from shared.vision.codec import Image, decode
 from shared.vision.measures import blockiness, clipped_share, seam
 from tests.photos import astronaut, coffee, hopper, jpeg, scaled
 from tests.photos import png as as_png
@@ -29,16 +29,10 @@ def test_blocks_are_seen_at_their_period_and_at_whole_parts_of_it(period: int) -
     assert blockiness(image, 7) < 1.2
 
 
-def decoded(data: bytes) -> Image:
-    from shared.vision.codec import decode
-
-    return decode(data)
-
-
 @pytest.mark.parametrize("photo", [astronaut(), coffee(), hopper()], ids=["astronaut", "coffee", "hopper"])
 def test_jpeg_shows_the_more_the_stronger_it_is(photo: Image) -> None:
     """The default bound of 1.6 lets quality 75 pass and fails quality 20."""
-    none, mild, strong = (blockiness(decoded(data), 8) for data in (as_png(photo), jpeg(photo, 75), jpeg(photo, 20)))
+    none, mild, strong = (blockiness(decode(data), 8) for data in (as_png(photo), jpeg(photo, 75), jpeg(photo, 20)))
     assert none < 1.25
     assert mild < 1.3
     assert strong > 1.75
