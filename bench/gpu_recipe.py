@@ -28,6 +28,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, Final
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -55,12 +56,15 @@ from services.qa.stage import STAGE as QA
 from services.refine.stage import STAGE as REFINE
 from services.swap.stage import STAGE as SWAP
 from services.upscale.stage import STAGE as UPSCALE
+from shared.contracts.errors import Permanent
 from shared.flux.painter import Painter
 from shared.flux.speed import Speed
 from shared.flux.studio import Studio
 from shared.flux.text import PromptEmbedding
+from shared.models import onnx
 from shared.models.residency import Budget, Residency, Smaller
 from shared.vision.codec import encode_png
+from shared.vision.networks import insight
 from shared.worker.operation import EngineSpec, Work
 
 RECIPE: Final = "portrait"
@@ -436,6 +440,27 @@ def emptied(machine: Machine) -> Iterator[None]:
             torch.cuda.empty_cache()
 
 
+@contextmanager
+def onnx_somewhere(report: Report, folder: Path) -> Iterator[None]:
+    """Where onnxruntime cannot use the device, let its networks compute on the CPU, and say so.
+
+    Engines refuse that; but then nothing would be found, nothing painted, and the GPU's share not be measured.
+    """
+    try:
+        onnx.open_session(folder / shelf.HANDS / "hands.onnx", report.machine.device)
+    except Permanent as error:
+        report.note(f"The networks in ONNX compute on the CPU, and their seconds are the CPU's. {first_line(error)}")
+    else:
+        yield
+        return
+    providers, app = onnx.provider_of, insight.open_app
+    with (
+        patch.object(onnx, "provider_of", lambda _: providers("cpu")),
+        patch.object(insight, "open_app", lambda place, _, *more: app(place, "cpu", *more)),
+    ):
+        yield
+
+
 def ways(report: Report) -> list[Way]:
     """Those that can be had here, the plain one first."""
     kernels = kernel_seconds(report.machine, report.note)
@@ -467,7 +492,7 @@ def measure_recipe(machine: Machine, deadline: float, out: Path | None, device_n
         shelf.write(Path(name), full=machine is FULL)
         report.say("the other networks are written")
         for way in ways(report):
-            with emptied(machine):
+            with emptied(machine), onnx_somewhere(report, Path(name)):
                 measure_way(report, way, Path(name), photo)
     return report.write()
 

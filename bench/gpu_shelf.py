@@ -7,6 +7,7 @@ and upscaler are the published architectures with random weights. FLUX itself is
 """
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,7 +16,8 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 from spandrel.architectures.ESRGAN import ESRGAN  # type: ignore[import-untyped]
-from spandrel_extra_arches.architectures.CodeFormer.__arch.codeformer import CodeFormer  # type: ignore[import-untyped]
+from spandrel.architectures.RestoreFormer import RestoreFormer  # type: ignore[import-untyped]
+from torch import nn
 
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
 from shared.vision.networks import tiny_esrgan, tiny_faces, tiny_restorer, tiny_swapper, tiny_yolo, tiny_yunet
@@ -77,11 +79,24 @@ def write(folder: Path, *, full: bool) -> None:
     if full:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            tiny_esrgan.save(CodeFormer(), folder / RESTORER / "restorer.safetensors")
+            tiny_esrgan.save(restorer(), folder / RESTORER / "restorer.safetensors")
             tiny_esrgan.save(ESRGAN(), folder / UPSCALER / "upscaler.safetensors")
     else:
         tiny_restorer.write(folder / RESTORER)
         tiny_esrgan.write(folder / UPSCALER)
+
+
+def restorer() -> nn.Module:
+    """CodeFormer in its published size; where its library is not installed, RestoreFormer, which is about as heavy."""
+    if find_spec("spandrel_extra_arches") is None:
+        made: nn.Module = RestoreFormer()
+        return made
+    from spandrel_extra_arches.architectures.CodeFormer.__arch.codeformer import (  # type: ignore[import-untyped] # noqa: PLC0415
+        CodeFormer,
+    )
+
+    made = CodeFormer()
+    return made
 
 
 def load_down(path: Path, weight: Weight) -> None:

@@ -34,24 +34,28 @@ SIGMA_MIN: Final = float(shifted(np.array([1 / TABLE_LENGTH]), MU)[0])
 """The smallest sigma of ComfyUI's table, 3.16e-4, at which its differential denoising has let in the whole mask."""
 
 
-def latent_mask(mask: Mask) -> Tensor:
+def latent_mask(mask: Mask, width: int | None = None, height: int | None = None) -> Tensor:
     """A picture's mask in a latent's size, as ComfyUI makes it: bilinear, without a filter against aliasing.
 
     Args:
-        mask: [H, W] in fp32 from 0, kept, to 1, painted anew; both sides multiples of 16.
+        mask: [H, W] in fp32 from 0, kept, to 1, painted anew.
+        width: of the picture that is painted, a multiple of 16 pixels; the mask's own where None.
+        height: likewise.
 
     Returns:
-        [1, 1, H / 8, W / 8] in fp32 on the CPU.
+        [1, 1, height / 8, width / 8] in fp32 on the CPU.
 
     Raises:
         InvalidInput: a side is no multiple of 16, or a value is not from 0 to 1.
     """
-    if mask.ndim != 2 or any(side < PIXELS_PER_TOKEN or side % PIXELS_PER_TOKEN for side in mask.shape):
-        found = f"has the shape {mask.shape}"
-        raise InvalidInput("mask", found, f"Pass rows and columns, both multiples of {PIXELS_PER_TOKEN}.")
+    if mask.ndim != 2 or mask.size == 0:
+        raise InvalidInput("mask", f"has the shape {mask.shape}", "Pass rows and columns.")
+    height, width = height or mask.shape[0], width or mask.shape[1]
+    if height % PIXELS_PER_TOKEN or width % PIXELS_PER_TOKEN:
+        found = f"is for a picture of {width} x {height}"
+        raise InvalidInput("mask", found, f"Paint one whose sides are multiples of {PIXELS_PER_TOKEN} pixels.")
     whole = torch.from_numpy(np.ascontiguousarray(mask, np.float32))[None, None]
     _check_range(whole)
-    height, width = mask.shape
     return interpolate(whole, (height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT), mode="bilinear")
 
 

@@ -7,6 +7,7 @@ from time import perf_counter
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -24,13 +25,16 @@ from bench.gpu_recipe import (
     Way,
     expected_s,
     measure_way,
+    onnx_somewhere,
     sampled,
     tasks,
 )
+from shared.contracts.errors import Permanent
 from shared.flux.speed import Speed
+from shared.models import onnx as onnx_models
 from shared.models.onnx import open_session
 from shared.vision.codec import encode_png
-from shared.vision.networks import tiny_swapper
+from shared.vision.networks import insight, tiny_swapper
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +158,20 @@ def test_ballast_changes_no_answer(tmp_path: Path) -> None:
     assert path.stat().st_size - size == pytest.approx(4 * 2e6, rel=0.2)
     assert np.array_equal(open_session(path, "cpu").run(None, given)[0], before)
     assert onnx.load(path).graph.initializer[-1].name == "emap"
+
+
+def test_where_onnxruntime_cannot_use_the_gpu_its_networks_compute_on_the_cpu(folder: Path) -> None:
+    """Engines refuse that; the benchmark says so, and measures the rest. Afterwards it is refused again."""
+    if onnx_models.CUDA in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime can use a GPU here")
+    found = report(FULL)
+    detector = folder / gpu_shelf.HANDS / "hands.onnx"
+    with onnx_somewhere(found, folder):
+        assert onnx_models.open_session(detector, "cuda").get_providers() == [onnx_models.CPU]
+        assert insight.open_app(folder / gpu_shelf.PACK, "cuda", insight.BUFFALO_L, True).models
+    assert found.notes[0].startswith("The networks in ONNX compute on the CPU, and their seconds are the CPU's.")
+    with pytest.raises(Permanent):
+        onnx_models.open_session(detector, "cuda")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which it would use for minutes")

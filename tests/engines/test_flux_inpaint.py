@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from diffusers import FirstBlockCacheConfig
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -226,8 +227,16 @@ def test_a_batch_is_its_items_one_by_one(differential: bool) -> None:
         assert (shared[one] - run(one, prompts[0], soft())).abs().max() < CLOSE
 
 
-def test_people_are_held_in_a_batch_as_alone() -> None:
-    """Each crop its own person, one of them nobody's; the negative branch sees nobody's tokens in the same places."""
+@pytest.mark.parametrize("cached", [False, True])
+def test_people_are_held_in_a_batch_as_alone(*, cached: bool) -> None:
+    """Each crop its own person, one of them nobody's; the negative branch sees nobody's tokens in the same places.
+
+    So it is beside a cache of earlier steps, as long as it skips nothing.
+    """
+    model = seeing() if not cached else tiny.transformer()
+    if cached:
+        attach(model, cast(list[PerceiverAttentionCA], list(tiny_pulid.pulid().pulid_ca)))
+        model.enable_cache(FirstBlockCacheConfig(threshold=0.0))
     tokens, nobody = torch.cat([person(1), person(2), person(3)]), person(9)
     drawn, there = torch.cat([fresh(7), fresh(8), fresh(9)]), torch.cat([kept(1), kept(2), kept(3)])
     held = torch.tensor([1.0, 1.0, 0.0])
@@ -239,7 +248,7 @@ def test_people_are_held_in_a_batch_as_alone() -> None:
             else Branch(words(seed))
             for seed, one in ((1, who), (2, None if who is None else nobody))
         )
-        return denoise_within(seeing(), drawn[some], there[some], soft(), LEVELS, told, 3.5, Away(led, 2.0))
+        return denoise_within(model, drawn[some], there[some], soft(), LEVELS, told, 3.5, Away(led, 2.0))
 
     batch = run(slice(None), items=held, who=tokens)
     for number in range(3):
@@ -294,6 +303,13 @@ def test_a_mask_becomes_the_latent_s_size_bilinearly() -> None:
     assert made.shape == (1, 1, ROWS, COLUMNS)
     assert made.dtype == torch.float32
     assert np.abs(made[0, 0].numpy() - np.array(wanted)).max() < 1e-6
-    for wrong, message in ((mask[:40], "shape"), (mask[None], "shape"), (mask * 3, "from 0"), (mask - 2, "from -")):
+    assert latent_mask(mask[:33, :17], WIDTH, HEIGHT).shape == made.shape
+    for wrong, message in (
+        (mask[:40], "64 x 40"),
+        (mask[:0], "shape"),
+        (mask[None], "shape"),
+        (mask * 3, "from 0"),
+        (mask - 2, "from -"),
+    ):
         with pytest.raises(InvalidInput, match=message):
             latent_mask(wrong)
