@@ -36,6 +36,11 @@ HARMLESS = frozenset(
 SIDE_PX = 640
 STRIDE_PX = 32
 
+DEEPEST = 16
+"""Modules within modules; a network that holds itself is deeper."""
+
+_CONTENTS = ("_modules", "_parameters", "_buffers")
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -90,7 +95,8 @@ def read(source: Path) -> Checkpoint:
     document = _load(source)
     if not isinstance(document, Mapping):
         raise Permanent(f"{source} holds {_kind(document)}, and no checkpoint of ultralytics.")
-    network = document.get("ema") or document.get("model")
+    average = document.get("ema")
+    network = average if isinstance(average, Record) else document.get("model")
     if not isinstance(network, Record) or network.kind != NETWORK:
         raise Permanent(f"{source} holds {_kind(network)}, where a detector of ultralytics is {NETWORK}.")
     layers = dict(_layers(network, "", source))
@@ -137,7 +143,8 @@ def _kind(thing: object) -> str:
 def _layers(record: Record, path: str, source: Path) -> Iterator[tuple[str, Layer]]:
     """This module and all within it."""
     held = record.held
-    if not isinstance(held, Mapping) or not all(isinstance(held.get(one), Mapping) for one in _CONTENTS):
+    whole = isinstance(held, Mapping) and all(isinstance(held.get(one), Mapping) for one in _CONTENTS)
+    if not whole or not isinstance(held, Mapping) or path.count(".") >= DEEPEST:
         raise Permanent(
             f"{source} is no checkpoint of ultralytics: its {path or 'network'} holds no layers or tensors."
         )
@@ -145,9 +152,6 @@ def _layers(record: Record, path: str, source: Path) -> Iterator[tuple[str, Laye
     for name, inner in held["_modules"].items():
         if isinstance(inner, Record):
             yield from _layers(inner, f"{path}.{name}".removeprefix("."), source)
-
-
-_CONTENTS = ("_modules", "_parameters", "_buffers")
 
 
 def _tensors(layer: Layer) -> Iterator[tuple[str, torch.Tensor]]:

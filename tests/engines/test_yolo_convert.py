@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from copy import deepcopy
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,16 @@ def test_what_is_no_detector_of_ultralytics_is_refused(tmp_path: Path, document:
     torch.save(document, source)
     with pytest.raises(Permanent, match=r"holds .*(no checkpoint of ultralytics|where a detector of ultralytics is)"):
         read(source)
+
+
+def test_a_network_that_holds_itself_or_lists_nothing_is_refused(tmp_path: Path, v8: nn.Module) -> None:
+    source = tmp_path / "hands.pt"
+    for change in ("_modules", "_parameters"):
+        odd = copy(v8)
+        vars(odd)[change] = {"model": odd} if change == "_modules" else None
+        torch.save({"model": odd}, source)
+        with pytest.raises(Permanent, match=r"is no checkpoint of ultralytics: its (network|model\S+) holds no layers"):
+            read(source)
 
 
 def test_a_damaged_file_is_told_apart_from_a_dangerous_one(tmp_path: Path, v8: nn.Module) -> None:

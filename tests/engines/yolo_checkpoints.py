@@ -128,8 +128,8 @@ def save(model: nn.Module, path: Path, **more: object) -> Path:
         "ema": None,
         "updates": None,
         "optimizer": None,
-        "train_args": {"task": "detect", "imgsz": TRAINED_PX, "project": None},
-        "train_metrics": {"fitness": 0.5},
+        "train_args": {"task": "detect", "imgsz": TRAINED_PX, "project": None, "save_dir": Path("runs")},
+        "train_metrics": {"fitness": np.float64(0.5)},
         "date": "2024-03-01T00:00:00",
         "version": "8.1.20",
     }
