@@ -115,7 +115,7 @@ class FluxPhotoreal:
                 lambda share: work.progress(_SHOWN_FROM + (_SHOWN_TO - _SHOWN_FROM) * share),
             )
             _check_finite(params.model, latent)
-            picture = decode(painter.vae, latent, self._speed.vae_tiled_from_px)
+            picture = self._decoded(painter, latent, params.model)
         finished: Image = np.ascontiguousarray(picture[: given.shape[0], : given.shape[1]])
         facts: dict[str, JsonValue] = {
             "model": proper_name(params.model),
@@ -126,6 +126,12 @@ class FluxPhotoreal:
             "prompt_tokens_left_out": words.tokens_left_out,
         }
         return Outcome({"image": image_output(finished, "intermediate")}, facts)
+
+    def _decoded(self, painter: Painter, latent: Tensor, model: str) -> Image:
+        try:
+            return decode(painter.vae, latent, self._speed.vae_tiled_from_px)
+        except Permanent as error:
+            raise Permanent(f"the autoencoder of {model}: {error}") from error
 
 
 def padded(image: Image) -> Image:

@@ -202,14 +202,24 @@ def test_its_model_is_on_the_device_after_a_step_and_is_generate_s_where_both_na
     assert residency.figures().loads == before.loads
 
 
-def test_numbers_that_are_none_are_an_error_that_names_the_model(tmp_path: Path, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "file", "tensor", "said"),
+    [
+        ("transformer", WEIGHTS, "proj_out.bias", "^broken gave 1024 of 1024 values that are no finite numbers"),
+        ("vae", WEIGHTS, "encoder.conv_out.bias", "^the autoencoder of broken gave 1024 of 1024 values"),
+        ("vae", WEIGHTS, "decoder.conv_out.bias", "^the autoencoder of broken: the decoded picture holds 12288 of"),
+    ],
+)
+def test_numbers_that_are_none_are_an_error_that_names_the_model(
+    tmp_path: Path, part: str, file: str, tensor: str, said: str
+) -> None:
     """Never a black picture."""
     tiny.write(tmp_path / "broken")
-    weights = tmp_path / "broken" / "transformer" / WEIGHTS
+    weights = tmp_path / "broken" / part / file
     tensors = load_file(weights)
-    tensors["proj_out.bias"][:] = torch.nan
+    tensors[tensor][:] = torch.nan
     save_file(tensors, weights)
-    with pytest.raises(Permanent, match=r"^broken gave 1024 of 1024 values that are no finite numbers"):
+    with pytest.raises(Permanent, match=said):
         fresh(tmp_path).run(work(model="broken"))
 
 

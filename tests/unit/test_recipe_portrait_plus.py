@@ -22,7 +22,7 @@ def test_it_differs_from_portrait_in_how_refine_is_told_alone() -> None:
     assert changed == {"refine"}
     before, after = (next(step for step in recipe.steps if step.name == "refine") for recipe in (plain, plus))
     assert after.model_copy(update={"engines": before.engines}) == before
-    assert (plain.result, plain.verdict) == (plus.result, plus.verdict)
+    assert (plain.result, plain.verdict, plain.gate) == (plus.result, plus.verdict, plus.gate)
 
 
 def test_portrait_starts_where_comfyui_does_and_portrait_plus_where_texture_is_repainted() -> None:
