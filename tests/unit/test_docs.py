@@ -1,5 +1,6 @@
 """The documents name tests, pages and commands that there are, and their examples work."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,7 @@ from doctor_image_gen.batch import BatchFile
 from doctor_image_gen.cli.parser import build_parser
 from doctor_image_gen.recipes.wiring import check_wiring
 from doctor_image_gen.stages import OPERATIONS
+from shared.contracts.gate import Gate
 from shared.contracts.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -68,3 +70,9 @@ def test_the_recipe_of_the_scenarios_page_fits_the_stages() -> None:
     recipe = Recipe.model_validate(block("scenarios.md", "name: sketch"), strict=False)
     check_wiring(recipe, OPERATIONS)
     assert [step.name for step in recipe.steps] == ["identity", "generate", "qa"]
+
+
+def test_the_gate_that_its_page_shows_is_one() -> None:
+    shown = block("gate.md", "gate:")
+    assert isinstance(shown, dict)
+    assert Gate.from_json(json.dumps(shown["gate"])).back_to == "generate"
