@@ -23,14 +23,16 @@ from shared.models.process import budget
 from shared.models.residency import gigabytes
 from shared.models.settings import Fp8
 
+MOST_GB = 100_000
+
 
 def show(arguments: argparse.Namespace) -> int:
     """0 where every step can run, else 1."""
     settings = Settings.load()
     recipe = find_recipe(settings.user_folder, arguments.recipe)
     engine = engine_of(recipe, arguments.engine)
-    device = _device(arguments.vram or settings.vram_gb)
-    host = host_memory() if arguments.ram is None else _memory(arguments.ram)
+    device = _device(settings.vram_gb if arguments.vram is None else arguments.vram)
+    host = host_memory() if arguments.ram is None else _memory("--ram", arguments.ram)
     steps = list(to_run(recipe, engine, settings.flux.fp8))
     found = forecast(steps, budget(device, host), settings.flux)
     if arguments.json:
@@ -59,14 +61,16 @@ def to_run(recipe: Recipe, engine: str, fp8: Fp8 | None) -> Iterator[StepToRun]:
 
 def _device(vram_gb: float | None) -> Memory:
     if vram_gb is not None:
-        return _memory(vram_gb)
+        return _memory("--vram", vram_gb)
     found = device_memory()
     if found is None:
         raise InvalidInput("--vram", "there is no GPU here to ask", "Say how much memory the GPU has: --vram 24.")
     return found
 
 
-def _memory(size_gb: float) -> Memory:
+def _memory(field: str, size_gb: float) -> Memory:
+    if not 0 < size_gb <= MOST_GB:
+        raise InvalidInput(field, f"found {size_gb:g}", f"Say how many GB there are, up to {MOST_GB}.")
     size = int(size_gb * 1e9)
     return Memory(total_bytes=size, free_bytes=size)
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from doctor_image_gen.cli import plan
 from doctor_image_gen.cli.plan import to_run
 from doctor_image_gen.recipes import find_recipe
 from shared.models.borrowing import FLUX_1, Borrowing, Painting, Whole, Words, borrowing
@@ -31,7 +32,7 @@ def hows(found: Forecast, model: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("vram", "fp8", "plan", "peak", "moved"),
+    ("vram", "fp8", "how", "peak", "moved"),
     [
         (24, None, Plan.GROUP_OFFLOAD, 22.95, 0.0),
         (40, None, Plan.RESIDENT, 40.00, 140.49),
@@ -41,11 +42,11 @@ def hows(found: Forecast, model: str) -> set[str]:
         (80, "weights", Plan.RESIDENT, 55.49, 0.0),
     ],
 )
-def test_the_plans_of_the_documentation(vram: float, fp8: Fp8 | None, plan: Plan, peak: float, moved: float) -> None:
+def test_the_plans_of_the_documentation(vram: float, fp8: Fp8 | None, how: Plan, peak: float, moved: float) -> None:
     """The portrait with 128 GB of host memory: after its first job no process reads a weight from the disk again."""
     found = told(vram, fp8=fp8)
     assert found.fits
-    assert hows(found, FLUX) == hows(found, "REAL1SM_V3_FP8") == {plan}
+    assert hows(found, FLUX) == hows(found, "REAL1SM_V3_FP8") == {how}
     assert hows(found, "text encoders of flux1-dev") == {Plan.RESIDENT}
     assert found.peak_bytes / GB == pytest.approx(peak, abs=0.2)
     assert found.peak_bytes <= vram * GB
@@ -168,6 +169,21 @@ def test_the_same_for_machines(type_in: Type) -> None:
     document = json.loads(said.out)
     assert document["device_bytes"] == 80 * GB - WORKING_BYTES
     assert [step["step"] for step in document["later"]] == [step["step"] for step in document["first"]]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--vram", "0"), ("--vram", "-3"), ("--ram", "nan"), ("--ram", "inf")])
+def test_a_size_that_is_none_is_refused(type_in: Type, option: str, value: str) -> None:
+    sizes = {"--vram": "24", "--ram": "64"} | {option: value}
+    said = type_in("models", "plan", *(f"{name}={size}" for name, size in sizes.items()))
+    assert said.status == 2
+    assert f"{option}: found {value}." in said.err
+
+
+def test_without_a_gpu_its_size_must_be_told(type_in: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "device_memory", lambda: None)
+    said = type_in("models", "plan")
+    assert said.status == 2
+    assert "--vram: there is no GPU here to ask" in said.err
 
 
 def test_the_setting_says_how_large_the_gpu_is(type_in: Type, monkeypatch: pytest.MonkeyPatch) -> None:
