@@ -1,8 +1,8 @@
 """What the upscale stage can do: bring the picture to its final size."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.contracts.base import Fraction
 from shared.models.name import ModelName
@@ -34,15 +34,31 @@ class FluxImageParams(SizeParams):
     """The same, by a network of the ESRGAN family in tiles, brought to the exact size by Lanczos."""
 
     method: Literal["lanczos", "network"] = "lanczos"
-    upscaler: ModelName = Field(default="4x-UltraSharp", description="of the method `network`")
-    tile: Annotated[int, Field(ge=64, le=4096)] | None = Field(
-        default=None, description="pixels of a tile's side; null takes the largest that fits into free memory"
+    upscaler: ModelName | Literal["none"] = Field(
+        default="none", description="of the method `network`; 4x-UltraSharp, for instance"
     )
-    overlap: Annotated[int, Field(ge=8, le=256)] = Field(default=32, description="pixels that tiles see of each other")
+    tile: Annotated[int, Field(ge=64, le=4096)] | None = Field(
+        default=None,
+        description="pixels of a tile's side in the picture that comes in; null takes the largest of 512, 256, 128 and "
+        "64 that fits into free memory",
+    )
+    overlap: Annotated[int, Field(ge=8, le=256)] = Field(
+        default=32, description="pixels that a tile sees beyond each of its edges"
+    )
     face_restorer: ModelName | Literal["none"] = Field(default="none", description="sharpens faces afterwards")
     face_restorer_weight: Fraction = Field(default=0.5, description="of CodeFormer: 0 is quality, 1 is fidelity")
     face_visibility: Fraction = Field(default=1.0, description="opacity of the restored faces")
-    face_encoder: ModelName = Field(default="antelopev2", description="finds the faces")
+    face_encoder: ModelName | Literal["none"] = Field(
+        default="none", description="finds the faces that are sharpened; antelopev2, for instance"
+    )
+
+    @model_validator(mode="after")
+    def _names_what_it_uses(self) -> Self:
+        if self.method == "network" and self.upscaler == "none":
+            raise ValueError("method: network needs an upscaler: name it, for instance upscaler: 4x-UltraSharp")
+        if self.face_restorer != "none" and self.face_encoder == "none":
+            raise ValueError("a face restorer needs a face_encoder: name it, for instance face_encoder: antelopev2")
+        return self
 
 
 STAGE = Stage(
