@@ -30,8 +30,19 @@ from shared.models.sources import fetch
 
 ABSENT = "missing"
 
-TINY = {"tiny-flux": "shared.flux.tiny", "tiny-pulid": "services.identity.tiny"}
-"""Models of random numbers, and the modules whose `write` makes their folders."""
+TINY = {
+    "tiny-flux": "shared.flux.tiny:write",
+    "tiny-pulid": "services.identity.tiny:write",
+    "tiny-hands": "shared.vision.networks.tiny:hands",
+    "tiny-faces": "shared.vision.networks.tiny:faces",
+    "tiny-insight": "shared.vision.networks.tiny:insight",
+    "tiny-swapper": "shared.vision.networks.tiny:swapper",
+    "tiny-restorer": "shared.vision.networks.tiny:restorer",
+    "tiny-esrgan": "shared.vision.networks.tiny:esrgan",
+    "tiny-yunet": "shared.vision.networks.tiny:yunet",
+    "tiny-arcface": "shared.vision.networks.tiny:arcface",
+}
+"""Models of random numbers, and what makes their folders ("module:function")."""
 
 
 def show_list(arguments: argparse.Namespace) -> int:
@@ -158,15 +169,15 @@ def tiny(arguments: argparse.Namespace) -> int:
     """Write models of random numbers, pin them, and say how to try them."""
     usual = Settings.load().models_folder
     shelf = Shelf(usual if arguments.folder is None else Path(arguments.folder).expanduser().absolute())
-    for name, module in TINY.items():
+    for name, maker in TINY.items():
         forget(shelf.folder, name)
-        _writer(module)(shelf.folder / name)
+        _writer(maker)(shelf.folder / name)
         standing = shelf.verify(load_models()[name])
         size = sum(shelf.path(standing.model, file).stat().st_size for file in shelf.present(standing.model))
         console.print(f"{name}: {_size(size, approximate=False)} in {shelf.folder / name}")
     console.print(
         "These weights are random numbers. They know nobody and paint noise: they prove that an installation runs "
-        "identity and generate, and nothing about pictures. To try them:"
+        "all stages, and nothing about pictures. To try them:"
     )
     console.print(f"  {_trial(shelf.folder, usual)}")
     return 0
@@ -192,10 +203,11 @@ def engine_of(recipe: Recipe, wanted: str | None) -> str:
     return wanted or engines[0]
 
 
-def _writer(module: str) -> Callable[[Path], None]:
+def _writer(maker: str) -> Callable[[Path], None]:
     prepare_libraries()
+    module, _, name = maker.partition(":")
     try:
-        write: Callable[[Path], None] = import_module(module).write  # by name, when asked: it imports torch
+        write: Callable[[Path], None] = getattr(import_module(module), name)  # by name, when asked: it imports torch
     except ModuleNotFoundError as error:
         raise Permanent(
             f"{error.name} is not installed, and making models needs the GPU engines' libraries. Install "

@@ -1,8 +1,8 @@
 """What the swap stage can do: restore hands, swap subjects' faces in, restore faces."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.contracts.base import Fraction
 from shared.contracts.brief import PROMPT_LIMIT_CHARACTERS
@@ -99,7 +99,9 @@ class FluxFaceDetailParams(DetailParams, Held):
     """The same for faces, all that are painted held to the subject's identity where the step has one."""
 
     detector: ModelName = "face_yolov8m"
-    encoder: ModelName = Field(default="antelopev2", description="says whose faces are whose, where `whose` asks")
+    encoder: ModelName | Literal["none"] = Field(
+        default="none", description="says whose faces are whose, where `whose` asks; antelopev2, for instance"
+    )
     whose: Literal["all", "subject"] = Field(
         default="all",
         description="subject leaves other people's faces alone, which all would make theirs; needs the identity",
@@ -107,6 +109,12 @@ class FluxFaceDetailParams(DetailParams, Held):
     min_similarity: Annotated[float, Field(ge=-1.0, le=1.0)] = Field(
         default=0.25, description="cosine of a face's embedding to the subject's at which it is theirs"
     )
+
+    @model_validator(mode="after")
+    def _names_who_tells_people_apart(self) -> Self:
+        if self.whose == "subject" and self.encoder == "none":
+            raise ValueError("whose: subject needs an encoder: name it, for instance encoder: antelopev2")
+        return self
 
 
 class Target(Params):

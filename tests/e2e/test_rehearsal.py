@@ -1,29 +1,44 @@
-"""The GPU engines of identity and generate on a CPU, with the weights of `doctorgen models tiny`.
+"""The GPU engines of all stages on a CPU, with the weights of `doctorgen models tiny`.
 
-The recipe `rehearsal`, alone in one process, and by workers on RabbitMQ.
+The recipe `rehearsal`, and the published recipes with these weights in place of theirs: alone in one process, and by
+workers on RabbitMQ.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
+from doctor_image_gen.recipes import find_recipe
+from doctor_image_gen.stages import STAGES
 from shared.contracts.artifacts import Manifest
 from shared.models.shelf import Shelf
 from tests.e2e.deployment import ROOT, Deployment
+from tests.e2e.stand_ins import stand_ins
 
 LIMIT_S = 300
 """A process imports torch, diffusers, timm and insightface: half a minute on a busy machine."""
 
-STAGES = ("identity", "generate")
-STEPS = ("identity", "likeness", "generate", "upscale", "qa")
+STEPS = ("identity", "generate", "hands", "face", "face_detail", "refine", "upscale", "qa")
+MODELS = (
+    "tiny-flux",
+    "tiny-pulid",
+    "tiny-hands",
+    "tiny-faces",
+    "tiny-insight",
+    "tiny-swapper",
+    "tiny-restorer",
+    "tiny-esrgan",
+    "tiny-yunet",
+    "tiny-arcface",
+)
+RECIPES = ("portrait", "swap-classic", "pulid-fast")
 
 
 @dataclass(frozen=True)
@@ -73,10 +88,13 @@ def doctorgen(folder: Path, environment: dict[str, str], *words: str) -> str:
     return ended.stdout
 
 
-def rehearsal(photo: Path, output: Path, seed: int) -> tuple[str, ...]:
-    """The words of the job."""
-    words = ("generate", "--recipe", "rehearsal", "--doctor-image", str(photo), "--scenario", "consultant")
-    return (*words, "--seed", str(seed), "--output", str(output), "--json")
+def words_of(recipe: str, photo: Path, output: Path, seed: int) -> tuple[str, ...]:
+    """The words of a job on these weights."""
+    changed = {} if recipe == "rehearsal" else stand_ins(recipe)
+    sets = (word for name, value in changed.items() for word in ("--set", f"{name}={json.dumps(value)}"))
+    words = ("generate", "--recipe", recipe, "--engine", "flux", "--doctor-image", str(photo))
+    return (*words, "--scenario", "consultant", "--seed", str(seed), "--attempts", "1", *sets,
+            "--output", str(output), "--json")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -87,18 +105,21 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 
 @pytest.fixture(scope="module")
-def alone(tiny: Tiny, photo: Path) -> Made:
-    """By the embedded pipeline."""
+def alone(tiny: Tiny, photo: Path) -> dict[str, Made]:
+    """By the embedded pipeline: each recipe's job in a process of its own."""
     folder = tiny.folder.parent
-    output = folder / "alone.png"
-    outcome = json.loads(doctorgen(folder, tiny.environment, *rehearsal(photo, output, 7)))
-    assert outcome["status"] == "done"
-    return Made(outcome["metadata"], output.read_bytes())
+    made = {}
+    for recipe in ("rehearsal", *RECIPES):
+        output = folder / f"alone-{recipe}.png"
+        outcome = json.loads(doctorgen(folder, tiny.environment, *words_of(recipe, photo, output, 7)))
+        assert outcome["status"] == "done"
+        made[recipe] = Made(outcome["metadata"], output.read_bytes())
+    return made
 
 
 @pytest.fixture(scope="module")
 def workers(tiny: Tiny, deployment: Deployment) -> Iterator[Deployment]:
-    """A deployment whose workers of identity and generate have these weights."""
+    """A deployment whose workers have these weights."""
     for stage in STAGES:
         deployment.restart(stage, f"services.{stage}", **tiny.environment)
     yield deployment
@@ -106,21 +127,22 @@ def workers(tiny: Tiny, deployment: Deployment) -> Iterator[Deployment]:
         deployment.restart(stage, f"services.{stage}")
 
 
-def by(deployment: Deployment, photo: Path, seed: int) -> Made:
+def by(deployment: Deployment, recipe: str, photo: Path, seed: int) -> Made:
     """A job that the deployment does."""
-    output = deployment.folder / f"rehearsal-{seed}.png"
-    ended = deployment.doctorgen(*rehearsal(photo, output, seed))
+    output = deployment.folder / f"{recipe}-{seed}.png"
+    ended = deployment.doctorgen(*words_of(recipe, photo, output, seed))
     assert ended.returncode == 0, ended.stderr
     return Made(json.loads(ended.stdout)["metadata"], output.read_bytes())
 
 
-def check(made: Made, tiny: Tiny) -> None:
+def check(made: Made, tiny: Tiny, models: Collection[str]) -> None:
     """It is what the recipe says, by the engines it insists on, with the weights there are."""
-    engines = dict.fromkeys(STEPS, "portable") | dict.fromkeys(STAGES, "flux")
-    assert made.metadata["engines"] == engines
-    for model in ("tiny-flux", "tiny-pulid"):
-        assert made.metadata["models"][model] == tiny.digest(model)
+    recipe = find_recipe(None, made.metadata["recipe"])
+    assert made.metadata["engines"] == {step.name: step.engine or "flux" for step in recipe.steps}
+    for model in models:
         assert made.metadata["licences"][model] == "none: random numbers"
+    assert made.metadata["models"]["tiny-flux"] == tiny.digest("tiny-flux")
+    assert made.metadata["resolution"] == "512x512"
     assert not made.metadata["verdict"]["passed"], "noise is nobody's portrait, and the verdict says so"
 
 
@@ -137,38 +159,54 @@ def test_the_models_are_ready_for_the_recipe(tiny: Tiny) -> None:
     """And as they were pinned."""
     settings = {"PYTHONPATH": str(ROOT), "DOCTORGEN_MODELS_DIR": str(tiny.folder)}
     said = doctorgen(tiny.folder.parent, settings, "models", "check", "rehearsal")
-    assert said == "rehearsal with the engines that its steps name: all 2 models are there\n"
+    assert said == f"rehearsal with the engines that its steps name: all {len(MODELS)} models are there\n"
     verified = doctorgen(tiny.folder.parent, settings, "models", "verify")
-    assert verified == "tiny-flux: ready\ntiny-pulid: ready\n"
+    assert verified == "".join(f"{name}: ready\n" for name in MODELS)
 
 
-def test_one_process_paints_with_them(alone: Made, tiny: Tiny) -> None:
-    check(alone, tiny)
-    assert alone.metadata["reused"] == []
-    with Image.open(tiny.folder.parent / "alone.png") as picture:
-        assert picture.size == (512, 512)
+def test_one_process_does_all_stages_with_them(alone: dict[str, Made], tiny: Tiny) -> None:
+    check(alone["rehearsal"], tiny, [name for name in MODELS if name not in {"tiny-insight", "tiny-antelope"}])
+    assert alone["rehearsal"].metadata["reused"] == []
 
 
-def test_each_manifest_names_the_engine_and_its_models(alone: Made, tiny: Tiny) -> None:
-    del alone
+def test_each_manifest_names_the_engine_and_its_models(alone: dict[str, Made], tiny: Tiny) -> None:
+    job = alone["rehearsal"].metadata["job_id"]
     files = (tiny.folder.parent / "data" / "store").rglob("manifests/*.json")
-    manifests = {manifest.step: manifest for manifest in (Manifest.from_json(file.read_bytes()) for file in files)}
+    all_of_them = [Manifest.from_json(file.read_bytes()) for file in files]
+    manifests = {manifest.step: manifest for manifest in all_of_them if manifest.job_id == job}
     assert set(manifests) == set(STEPS)
     pulid = {"tiny-pulid": tiny.digest("tiny-pulid")}
-    assert (manifests["identity"].engine, manifests["identity"].models) == ("flux", pulid)
-    assert manifests["generate"].engine == "flux"
-    assert manifests["generate"].models == {**pulid, "tiny-flux": tiny.digest("tiny-flux")}
+    flux = {"tiny-flux": tiny.digest("tiny-flux")}
+    assert {manifest.engine for manifest in manifests.values()} == {"flux"}
+    assert manifests["identity"].models == pulid
+    assert manifests["generate"].models == {**pulid, **flux}
     assert manifests["generate"].facts["identity"] == "tiny-pulid"
+    assert manifests["hands"].models == {**flux, "tiny-hands": tiny.digest("tiny-hands")}
+    assert manifests["refine"].models == flux
+    assert "first_sigma" in manifests["refine"].facts
 
 
-def test_workers_on_rabbitmq_paint_the_very_same_picture(
-    alone: Made, workers: Deployment, tiny: Tiny, photo: Path
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_published_recipe_completes_on_such_weights(alone: dict[str, Made], tiny: Tiny, recipe: str) -> None:
+    """Its steps and engines as published."""
+    made = alone[recipe]
+    check(made, tiny, {"tiny-flux"})
+    if recipe == "portrait":
+        assert made.metadata["reused"] == ["identity"], "which rehearsal had encoded"
+
+
+@pytest.mark.parametrize("recipe", ["rehearsal", *RECIPES])
+def test_workers_on_rabbitmq_make_the_very_same_picture(
+    alone: dict[str, Made], workers: Deployment, tiny: Tiny, photo: Path, recipe: str
 ) -> None:
-    """And with another seed another one, of the identity that is there already."""
-    same = by(workers, photo, 7)
-    check(same, tiny)
-    assert same.metadata["reused"] == []
-    assert same.picture == alone.picture
-    other = by(workers, photo, 8)
-    assert other.metadata["reused"] == ["identity", "likeness"]
-    assert other.picture != same.picture
+    same = by(workers, recipe, photo, 7)
+    check(same, tiny, {"tiny-flux"})
+    assert same.picture == alone[recipe].picture
+
+
+def test_another_seed_makes_another_picture_of_the_identity_that_is_there(
+    alone: dict[str, Made], workers: Deployment, photo: Path
+) -> None:
+    other = by(workers, "rehearsal", photo, 8)
+    assert other.metadata["reused"] == ["identity"]
+    assert other.picture != alone["rehearsal"].picture
