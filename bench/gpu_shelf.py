@@ -7,9 +7,10 @@ and upscaler are the published architectures with random weights. FLUX itself is
 """
 
 import math
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import onnx
@@ -17,14 +18,16 @@ import torch
 from onnx import helper, numpy_helper
 from spandrel.architectures.ESRGAN import ESRGAN  # type: ignore[import-untyped]
 from spandrel.architectures.RestoreFormer import RestoreFormer  # type: ignore[import-untyped]
-from torch import nn
 
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
 from shared.vision.networks import tiny_esrgan, tiny_faces, tiny_restorer, tiny_swapper, tiny_yolo, tiny_yunet
+from shared.vision.networks.antelope import DETECTOR
+from shared.vision.networks.antelope import RECOGNISER as RECOGNISER_OF_IT
 from shared.vision.networks.insight import BUFFALO_L
 
 FLUX, REAL1SM, PULID = "bench-flux", "bench-real1sm", "bench-pulid"
-HANDS, FACES, PACK, SWAPPER = "bench-hands", "bench-faces", "bench-pack", "bench-swapper"
+HANDS, FACES, ENCODER = "bench-hands", "bench-faces", "bench-encoder"
+PACK, SWAPPER = "bench-pack", "bench-swapper"
 RESTORER, UPSCALER, YUNET, RECOGNISER = "bench-restorer", "bench-upscaler", "bench-yunet", "bench-recogniser"
 
 FACE: Final = (0.5, 0.35, 0.2)
@@ -62,6 +65,7 @@ def write(folder: Path, *, full: bool) -> None:
     tiny_yolo.write(folder / HANDS / "hands.onnx", HAND_BOXES)
     tiny_yolo.write(folder / FACES / "faces.onnx", FACE_BOX)
     tiny_swapper.write_pack(folder / PACK, [FACE], alike=1.0)
+    tiny_faces.write(folder / ENCODER)
     tiny_swapper.write(folder / SWAPPER)
     (folder / YUNET).mkdir(parents=True)
     tiny_yunet.write(folder / YUNET / "yunet.onnx", FACE[2])
@@ -72,6 +76,8 @@ def write(folder: Path, *, full: bool) -> None:
         (folder / FACES / "faces.onnx", YOLOV8M),
         (folder / PACK / BUFFALO_L.detector, SCRFD_10G),
         (folder / PACK / BUFFALO_L.recogniser, R50),
+        (folder / ENCODER / DETECTOR, SCRFD_10G),
+        (folder / ENCODER / RECOGNISER_OF_IT, R100),
         (folder / SWAPPER / tiny_swapper.SWAPPER, INSWAPPER),
         (folder / RECOGNISER / "recogniser.onnx", R100),
     ):
@@ -86,17 +92,12 @@ def write(folder: Path, *, full: bool) -> None:
         tiny_esrgan.write(folder / UPSCALER)
 
 
-def restorer() -> nn.Module:
+def restorer() -> Any:
     """CodeFormer in its published size; where its library is not installed, RestoreFormer, which is about as heavy."""
     if find_spec("spandrel_extra_arches") is None:
-        made: nn.Module = RestoreFormer()
-        return made
-    from spandrel_extra_arches.architectures.CodeFormer.__arch.codeformer import (  # type: ignore[import-untyped] # noqa: PLC0415
-        CodeFormer,
-    )
-
-    made = CodeFormer()
-    return made
+        return RestoreFormer()
+    arches = import_module("spandrel_extra_arches.architectures.CodeFormer.__arch.codeformer")
+    return arches.CodeFormer()
 
 
 def load_down(path: Path, weight: Weight) -> None:
@@ -153,8 +154,8 @@ def _shape_of(weight: Weight) -> tuple[int, int, int]:
 
 
 def identity(tokens: int, width: int) -> bytes:
-    """Somebody, as identity.encode hands them on."""
+    """Somebody, as identity.encode hands them on: alike to whomever the tiny recognisers see."""
     generator = torch.Generator().manual_seed(0)
-    made = [torch.randn(shape, generator=generator) for shape in ((tokens, width), (tokens, width), (1, 512))]
+    made = [torch.randn(tokens, width, generator=generator) for _ in range(2)]
     about = PulidAbout(models={"idformer": PULID, "arcface": PACK}, fusion="mean", photos=1)
-    return save_identity(PulidIdentity(made[0], made[1], made[2], about))
+    return save_identity(PulidIdentity(made[0], made[1], torch.ones(1, 512), about))
