@@ -55,7 +55,8 @@ def to_run(recipe: Recipe, engine: str, fp8: Fp8 | None) -> Iterator[StepToRun]:
         source = step.inputs.get("identity", "").partition(".")[0]
         held = engines.get(source, NEEDS_NONE) != NEEDS_NONE
         identity = getattr(params, "identity_model", None) if held else None
-        filled = params.model_dump(mode="json", include=set(planned.params))  # a control's model has a default
+        named = set(planned.params) | ({"encoder"} if getattr(params, "whose", "all") == "subject" else set())
+        filled = params.model_dump(mode="json", include=named)  # with the defaults within: a control's model has one
         yield StepToRun(step.name, borrowing(load_models(), replace(planned, params=filled), identity, fp8))
 
 
