@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
@@ -29,6 +29,7 @@ def slip(*params: dict[str, JsonValue]) -> StepMessage:
     return StepMessage.model_validate({**dict(first), "steps": tuple(steps)})
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(PARAMS, min_size=1, max_size=6))
 def test_what_was_packed_is_read_as_it_was(params: list[dict[str, JsonValue]]) -> None:
     message = slip(*params)
