@@ -18,11 +18,9 @@ identity.encode is no part: a subject is encoded once for all portraits. Nor are
 """
 
 import gc
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from importlib import import_module
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,45 +30,19 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-import yaml
 
 from bench import gpu_shelf as shelf
-from bench.figures import HEADER, Figure
-from bench.gpu_machine import (
-    AIMED_AT,
-    FULL,
-    ID_TOKENS,
-    SMALL,
-    Machine,
-    first_line,
-    kernel_seconds,
-    limit_s,
-    models,
-    prompt_of,
-    see_people,
-    timed,
-)
-from doctor_image_gen import recipes
-from services.generate.stage import STAGE as GENERATE
-from services.qa.stage import STAGE as QA
-from services.refine.stage import STAGE as REFINE
-from services.swap.stage import STAGE as SWAP
-from services.upscale.stage import STAGE as UPSCALE
+from bench.gpu_machine import FULL, ID_TOKENS, SMALL, Machine, first_line, kernel_seconds, limit_s, timed
+from bench.gpu_report import BESIDE, OURS, OURS_FP8, PLAIN, Measured, Report
+from bench.gpu_stages import PAINTED, Task, Way, engine_of, side_of, tasks
 from shared.contracts.errors import Permanent
-from shared.flux.painter import Painter
 from shared.flux.speed import Speed
-from shared.flux.studio import Studio
-from shared.flux.text import PromptEmbedding
 from shared.models import onnx
-from shared.models.residency import Budget, Residency, Smaller
+from shared.models.residency import Budget, Residency
 from shared.vision.codec import encode_png
 from shared.vision.networks import insight
-from shared.worker.operation import EngineSpec, Work
+from shared.worker.operation import Work
 
-RECIPE: Final = "portrait"
-PLAIN, OURS, OURS_FP8 = "plain", "ours", "ours, fp8"
-AIM_S: Final = {OURS: 40.0, OURS_FP8: 20.0}
-"""On the machine that it is meant for."""
 WARM_STEPS: Final = 2
 ROOM: Final = Budget(10**12, 10**12)
 """Everything stays where it is."""
@@ -79,278 +51,8 @@ AT_ONCE: Final = 4
 GUESSED_S: Final = 60.0
 """What a stage may take that has not been seen yet."""
 COMPILING_S: Final = 60.0
-SMALL_SIDE: Final = 128
-
-RECIPE_FILE: Final = Path(recipes.__file__).with_name(f"{RECIPE}.yaml")
-STAGES: Final = {stage.name: stage for stage in (GENERATE, SWAP, REFINE, UPSCALE, QA)}
-CROPS: Final = frozenset({"hands", "face_detail"})
-PAINTED: Final = CROPS | {"generate", "refine"}
-
-OWN: Final[dict[str, dict[str, Any]]] = {
-    "generate": {"model": shelf.FLUX, "identity_model": shelf.PULID},
-    "hands": {"model": shelf.FLUX, "detector": shelf.HANDS},
-    "face": {"model": shelf.SWAPPER, "encoder": shelf.PACK, "restorer": shelf.RESTORER},
-    "face_detail": {
-        "model": shelf.FLUX,
-        "detector": shelf.FACES,
-        "identity_model": shelf.PULID,
-        "encoder": shelf.ENCODER,
-    },
-    "refine": {"model": shelf.REAL1SM},
-    "upscale": {},
-    "upscale by network": {"method": "network", "upscaler": shelf.UPSCALER},
-    "qa": {"detector": shelf.YUNET, "recogniser": shelf.RECOGNISER, "hand_detector": shelf.HANDS},
-}
-"""What stands in place of the recipe's models, stage by stage. One stage is measured beside the recipe's own."""
 FIRST: Final = "generate"
-BESIDE: Final = "upscale by network"
-"""No part of the sum."""
-STEP_OF: Final = {BESIDE: "upscale"}
-SMALLER: Final[dict[str, dict[str, Any]]] = {
-    "generate": {"width": SMALL_SIDE, "height": SMALL_SIDE, "steps": 3},
-    "hands": {"steps": 3, "guide_size": 64, "max_size": 64},
-    "face": {},
-    "face_detail": {"steps": 3, "guide_size": 64, "max_size": 64},
-    "refine": {"steps": 3},
-    "upscale": {"width": 512, "height": 512},
-    BESIDE: {"width": 512, "height": 512},
-    "qa": {"width": 512, "height": 512},
-}
-"""What is other than in the recipe in a small run."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A stage of the recipe.
-
-    Attributes:
-        name: the recipe's step.
-        spec: its engine.
-        params: as the recipe has them, with our models.
-        inputs: names of what it is given.
-    """
-
-    name: str
-    spec: EngineSpec
-    params: Mapping[str, Any]
-    inputs: tuple[str, ...]
-
-    def parsed(self, **more: Any) -> Any:
-        """The parameters as the engine's model."""
-        return self.spec.parse({**self.params, **more}, self.name)
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to run them.
-
-    Attributes:
-        name: of it.
-        speed: settings.
-        max_batch: crops at once.
-    """
-
-    name: str
-    speed: Speed
-    max_batch: int
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A stage in one way.
-
-    Attributes:
-        seconds: it took.
-        first_s: the run before it took, which compiles.
-        peak_gb: of torch's memory on the device.
-        told: what it was about: steps, crops.
-        limit: the arithmetic limit of its sampling in seconds, in bf16 and in fp8.
-    """
-
-    seconds: float
-    first_s: float
-    peak_gb: float
-    told: str
-    limit: tuple[float, float]
-
-
-@dataclass
-class Report:
-    """What has been found, and what is left of the time."""
-
-    machine: Machine
-    deadline: float
-    out: Path | None
-    device_name: str
-    found: dict[tuple[str, str], Measured] = field(default_factory=dict)
-    """By stage and way."""
-    ways: list[str] = field(default_factory=list)
-    stages: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def say(self, text: str) -> None:
-        """A line of progress, with the seconds that are left."""
-        print(f"[{self.deadline - perf_counter():5.0f} s left] {text}", file=sys.stderr, flush=True)
-
-    def note(self, text: str) -> None:
-        """What a reader of the table must know."""
-        self.say(text)
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def total(self, way: str) -> float | None:
-        """The recipe's seconds; None where a stage is missing."""
-        mine = [self.found.get((stage, way)) for stage in self.stages if stage != BESIDE]
-        known = [one.seconds for one in mine if one is not None]
-        return sum(known) if known and len(known) == len(mine) else None
-
-    def write(self) -> str:
-        """The table as it stands; to the file, too."""
-        columns = [f"{way}, s | first run, s | peak, GB" for way in self.ways]
-        lines = [
-            f"{self.device_name}, torch {torch.__version__}\n",
-            f"| stage | {' | '.join(columns)} |",
-            f"|---{'|---' * 3 * len(self.ways)}|",
-            *map(self._row, self.stages),
-            f"| **the recipe** | {' | '.join(_total(self.total(way)) for way in self.ways)} |\n",
-            HEADER,
-            *(figure.row() for figure in self._figures()),
-            *(f"\n{note}" for note in self.notes),
-        ]
-        table = "\n".join(lines)
-        if self.out:
-            self.out.write_text(table + "\n", "utf-8")
-        return table
-
-    def _row(self, stage: str) -> str:
-        mine = [self.found.get((stage, way)) for way in self.ways]
-        told = next((one.told for one in mine if one is not None), "")
-        beside = " (no part of the sum)" if stage == BESIDE else ""
-        return f"| {stage}{told}{beside} | {' | '.join(map(self._cells, mine))} |"
-
-    def _cells(self, one: Measured | None) -> str:
-        if one is None:
-            return "left out | | "
-        peak = f"{one.peak_gb:.1f}" if self.machine is FULL else ""
-        return f"{one.seconds:.2f} | {one.first_s:.2f} | {peak}"
-
-    def _figures(self) -> Iterator[Figure]:
-        """The recipe's seconds beside what is aimed at, how far the settings lead, and what arithmetic allows."""
-        plain = self.total(PLAIN)
-        for way in self.ways:
-            total = self.total(way)
-            if total is None:
-                continue
-            yield Figure(f"the recipe, {way}", total, "s", AIM_S.get(way) if AIMED_AT in self.device_name else None)
-            if plain is not None and way != PLAIN:
-                yield Figure(f"the recipe: {PLAIN} / {way}", plain / total, "")
-            if self.machine is FULL:
-                limits = [self.found[stage, way].limit for stage in self.stages]
-                limit = sum(narrow if way == OURS_FP8 else wide for wide, narrow in limits)
-                yield Figure(f"of it, the arithmetic limit of sampling, {way}", limit, "s")
-
-
-def _total(seconds: float | None) -> str:
-    return " | | " if seconds is None else f"{seconds:.2f} | | "
-
-
-class MadeThere:
-    """A painter of random weights as a Resident: made on the device, and never anywhere else."""
-
-    bytes = 0
-    """Nothing is put out for it."""
-    smaller: Sequence[Smaller] = ()
-
-    def __init__(self, name: str, make: Callable[[], Painter]) -> None:
-        self.name = name
-        self._make = make
-
-    def load(self) -> Painter:
-        """Make it."""
-        return self._make()
-
-    def to_device(self) -> None:
-        """It is there."""
-
-    def to_host(self) -> None:
-        """It stays."""
-
-    def drop(self) -> None:
-        """Whoever holds it lets go of it."""
-
-
-class RandomStudio(Studio):
-    """A Studio whose weights are made on the device and whose words are random numbers; the rest is its own.
-
-    Args:
-        machine: where, and how large.
-        folder: of the other models.
-        borrow: where painters are lent.
-        speed: how they are run.
-    """
-
-    def __init__(self, machine: Machine, folder: Path, borrow: Residency, speed: Speed) -> None:
-        super().__init__(folder, machine.device, machine.dtype, borrow, speed, machine.compiler)
-        self._machine = machine
-        self._words: PromptEmbedding | None = None
-
-    def prompt(self, model: str, words: str) -> PromptEmbedding:
-        """The same random embedding for any words, as if it had been encoded before."""
-        del model, words
-        if self._words is None:
-            self._words = prompt_of(self._machine)
-        return self._words
-
-    def _parts(self, model: str) -> Any:
-        """There are no files."""
-
-    def _painter(self, model: str, key: str) -> Any:
-        identity_model = key.rsplit(", ", 1)[1]
-
-        def make() -> Painter:
-            transformer, vae = models(self._machine)
-            attentions = see_people(self._machine, transformer) if identity_model else []
-            return Painter(transformer, vae, attentions, None)
-
-        return MadeThere(model, make)
-
-
-def tasks(machine: Machine, way: Way) -> list[Task]:
-    """The recipe's stages for one way; and the one beside them, behind the one that it might replace."""
-    steps = {step["name"]: step for step in yaml.safe_load(RECIPE_FILE.read_text("utf-8"))["steps"]}
-    made = []
-    for name, own in OWN.items():
-        step = steps[STEP_OF.get(name, name)]
-        stage = STAGES[step["operation"].partition(".")[0]]
-        operation = stage.operation(step["operation"])
-        if operation is None:
-            raise LookupError(f"{RECIPE} has {step['operation']}, which its stage does not know")
-        params = {**step.get("params", {}), **step.get("engines", {}).get("flux", {}), **own}
-        if machine is SMALL:
-            params |= {key: small for key, small in SMALLER[name].items() if key not in own}
-        if name in CROPS:
-            params["max_batch"] = way.max_batch
-        made.append(Task(name, operation.engines["flux"], params, (*operation.inputs, *operation.optional)))
-    return made
-
-
-def engine_of(task: Task, machine: Machine, way: Way, folder: Path, borrow: Residency) -> Any:
-    """The stage's own engine, with random weights for FLUX.
-
-    Raises:
-        ModuleNotFoundError: there is none yet.
-    """
-    module, _, name = task.spec.factory.partition(":")
-    make = getattr(import_module(module), name)
-    if task.name not in PAINTED:
-        return make(folder, machine.device, borrow)
-    engine = make(folder, machine.device, borrow, way.speed)
-    studio = RandomStudio(machine, folder, borrow, way.speed)
-    if task.name in CROPS:
-        engine._detailer.studio = studio  # noqa: SLF001 - it has its words and weights from here
-    else:
-        engine._studio = studio  # noqa: SLF001
-    return engine
+"""Of the stages."""
 
 
 def measure_stage(report: Report, way: Way, task: Task, engine: Any, inputs: Mapping[str, tuple[bytes, ...]]) -> Any:
@@ -389,11 +91,6 @@ def sampled(params: Any, facts: Mapping[str, Any], machine: Machine) -> list[tup
         return []
     side = side_of(machine)
     return [(getattr(params, "width", side), getattr(params, "height", side), facts["steps"])]
-
-
-def side_of(machine: Machine) -> int:
-    """Pixels of the picture's side before it is enlarged."""
-    return machine.side if machine is FULL else SMALL_SIDE
 
 
 def measure_way(report: Report, way: Way, folder: Path, photo: bytes) -> None:

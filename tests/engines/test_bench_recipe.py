@@ -13,22 +13,9 @@ import torch
 
 from bench import gpu, gpu_shelf
 from bench.gpu_machine import BF16_LIMIT_S, FP8_LIMIT_S, FULL, SMALL, limit_s
-from bench.gpu_recipe import (
-    BESIDE,
-    OURS,
-    OURS_FP8,
-    OWN,
-    PLAIN,
-    SMALL_SIDE,
-    Measured,
-    Report,
-    Way,
-    expected_s,
-    measure_way,
-    onnx_somewhere,
-    sampled,
-    tasks,
-)
+from bench.gpu_recipe import expected_s, measure_way, onnx_somewhere, sampled
+from bench.gpu_report import BESIDE, OURS, OURS_FP8, PLAIN, Measured, Report
+from bench.gpu_stages import OWN, SMALL_SIDE, Way, tasks
 from shared.contracts.errors import Permanent
 from shared.flux.speed import Speed
 from shared.models import onnx as onnx_models
