@@ -42,12 +42,6 @@ def red(crop: Image) -> Image:
     return np.full_like(crop, (255, 0, 0))
 
 
-def sized(side_px: int) -> tuple[Image, Points]:
-    """The astronaut at that size, and her points there."""
-    picture = np.asarray(cv2.resize(astronaut(), (side_px, side_px), interpolation=cv2.INTER_CUBIC), np.uint8)
-    return picture, (POINTS + 0.5) * (side_px / 512) - 0.5
-
-
 def smooth(side_px: int) -> Image:
     """A picture without edges, in which any halo shows."""
     ramp = np.linspace(40, 210, side_px)
@@ -77,11 +71,10 @@ def test_the_square_is_solid_within_soft_at_its_edge_and_ends_before_it() -> Non
     assert np.array_equal(mask, mask[::-1, ::-1])
 
 
-@pytest.mark.parametrize("side_px", [256, 512, 1500, 2400])
-def test_a_face_that_is_not_changed_leaves_no_halo(side_px: int) -> None:
+@pytest.mark.parametrize("points", [POINTS / 2, POINTS, TEMPLATE * 2 + 30.0], ids=["small", "as it is", "large"])
+def test_a_face_that_is_not_changed_leaves_no_halo(points: Points) -> None:
     """In a smooth picture nothing but rounding may show, neither smaller nor larger than the restorer's 512 pixels."""
-    _, points = sized(side_px)
-    picture = smooth(side_px)
+    picture = smooth(1100)
     restored = restore_faces(picture, [points], Fake(same))
     assert np.abs(restored.astype(int) - picture).max() <= 2
 
@@ -164,7 +157,7 @@ def test_only_a_face_that_is_laid_back_larger_is_enlarged_first() -> None:
 
     restore_faces(astronaut(), [POINTS], Fake(same), larger=larger)
     assert asked == []
-    picture, points = sized(2400)
+    picture, points = np.asarray(cv2.resize(astronaut(), (1100, 1100)), np.uint8), TEMPLATE * 2 + 30.0
     plain = restore_faces(picture, [points], Fake(same))
     grown = restore_faces(picture, [points], Fake(same), larger=larger)
     assert asked == [(512, 512, 3)]

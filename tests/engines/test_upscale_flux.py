@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from services.upscale import networks
@@ -21,7 +22,7 @@ from shared.worker.operation import Outcome, Work
 from tests.pictures import astronaut, difference, psnr
 
 NETWORK: dict[str, Any] = {"method": "network", "upscaler": "small-esrgan", "width": 640, "height": 512}
-FACES: dict[str, Any] = {"face_restorer": "small-restorer"}
+FACES: dict[str, Any] = {"face_restorer": "small-restorer", "face_encoder": "antelopev2"}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,15 @@ def shown(outcome: Outcome) -> Image:
 def test_the_stage_names_the_engine() -> None:
     (operation,) = STAGE.operations
     assert isinstance(operation.engines["flux"].build(), FluxImage)
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [({"method": "network"}, "needs an upscaler"), ({"face_restorer": "GFPGANv1.4"}, "needs a face_encoder")],
+)
+def test_what_is_used_must_be_named(params: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        FluxImageParams(**params)
 
 
 def test_lanczos_is_the_portable_engines_to_the_bit(engine: FluxImage) -> None:
@@ -179,7 +189,7 @@ def test_a_job_that_is_no_longer_wanted_ends_at_the_next_tile(engine: FluxImage)
     ("field", "params", "said"),
     [
         ("upscaler", {"method": "network", "upscaler": "GFPGANv1.4"}, "no upscaler but of the role face restorer"),
-        ("face_restorer", {"face_restorer": "4x-UltraSharp"}, "no face restorer but of the role upscaler"),
+        ("face_restorer", {**FACES, "face_restorer": "4x-UltraSharp"}, "no face restorer but of the role upscaler"),
         ("face_encoder", {**FACES, "face_encoder": "flux1-dev"}, "no face recognition but of the role"),
     ],
 )
@@ -198,9 +208,9 @@ def test_a_model_of_ones_own_of_another_kind_is_refused_by_what_it_is(engine: Fl
 
 def test_a_missing_model_is_named_with_what_brings_it(engine: FluxImage) -> None:
     with pytest.raises(Permanent, match="doctorgen models download 4x-UltraSharp"):
-        engine.models(FluxImageParams(method="network"))
+        engine.models(FluxImageParams(method="network", upscaler="4x-UltraSharp"))
     with pytest.raises(Permanent, match="holds no pack of InsightFace"):
-        engine.models(FluxImageParams(**FACES, face_encoder="nobody"))
+        engine.models(FluxImageParams(**FACES | {"face_encoder": "nobody"}))
 
 
 def test_pixels_that_are_no_numbers_are_an_error(folder: Path, engine: FluxImage) -> None:

@@ -161,12 +161,12 @@ def test_memory_stays_that_of_one_tile_up_to_4096_pixels(tmp_path: Path) -> None
     """All tensors together stay within what was reckoned for a tile; the picture alone would take 201 MB as floats."""
     model = load_image_model(tiny_esrgan.write(tmp_path, 4, 2), "upscaler")  # packed: a quarter of the work
     picture = np.asarray(cv2.resize(astronaut(), (1024, 1024), interpolation=cv2.INTER_LINEAR), np.uint8)
-    side_px, overlap_px = 128, 32
+    side_px, overlap_px = 128, 16
     reckoned = working_bytes(model) * (side_px + 2 * overlap_px) ** 2
     with Live() as live:
         made = magnified(model, picture, side_px, overlap_px)
     assert made.shape == (4096, 4096, 3)
-    assert reckoned / 4 < live.peak <= reckoned < 40_000_000
+    assert reckoned / 4 < live.peak <= reckoned < 30_000_000
     assert np.abs(made[2::4, 2::4].astype(int) - picture).mean() < 12
 
 
