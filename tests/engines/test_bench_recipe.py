@@ -13,14 +13,13 @@ import torch
 
 from bench import gpu, gpu_shelf
 from bench.gpu_machine import BF16_LIMIT_S, FP8_LIMIT_S, FULL, SMALL, limit_s
-from bench.gpu_recipe import expected_s, measure_way, onnx_somewhere, sampled
+from bench.gpu_recipe import coloured, expected_s, measure_way, onnx_somewhere, sampled
 from bench.gpu_report import BESIDE, OURS, OURS_FP8, PLAIN, Measured, Report
 from bench.gpu_stages import OWN, SMALL_SIDE, Way, tasks
 from shared.contracts.errors import Permanent
 from shared.flux.speed import Speed
 from shared.models import onnx as onnx_models
 from shared.models.onnx import open_session
-from shared.vision.codec import encode_png
 from shared.vision.networks import insight, tiny_swapper
 
 
@@ -35,15 +34,11 @@ def report(machine: object = SMALL, seconds: float = 600, device_name: str = "a 
     return Report(machine, perf_counter() + seconds, None, device_name)  # type: ignore[arg-type]
 
 
-def photo() -> bytes:
-    return encode_png(np.random.default_rng(0).integers(0, 256, (SMALL_SIDE, SMALL_SIDE, 3), np.uint8))
-
-
 def test_all_stages_run_and_are_told(folder: Path, tmp_path: Path) -> None:
     """With PuLID, both hands at once and one face found; the file holds what is printed."""
     found = report()
     found.out = tmp_path / "gpu.md"
-    measure_way(found, Way(OURS, Speed(fused_qkv=True), 4), folder, photo())
+    measure_way(found, Way(OURS, Speed(fused_qkv=True), 4), folder, coloured(SMALL_SIDE))
     assert found.notes == []
     assert found.stages == list(OWN)
     assert [found.found[stage, OURS].told for stage in ("generate", "hands", "refine", "qa")] == [
@@ -79,7 +74,7 @@ def test_a_stage_that_fails_or_is_not_there_is_named_and_the_others_go_on(
 
 def test_what_would_take_longer_than_the_time_that_is_left_is_left_out(folder: Path) -> None:
     found = report(FULL, seconds=1.0)
-    measure_way(found, Way(PLAIN, Speed(), 1), folder, photo())
+    measure_way(found, Way(PLAIN, Speed(), 1), folder, coloured(SMALL_SIDE))
     assert found.found == {}
     assert len(found.notes) == len(OWN)
     assert found.notes[0] == "Left out for want of time: plain, generate (60 s)."
