@@ -45,9 +45,10 @@ $(VENV)/.installed: pyproject.toml requirements-portable.txt | $(VENV)/bin/pytho
 	touch $@
 
 # The GPU engines' libraries, on a machine without a GPU: their code is tested there on tiny models.
-$(VENV)/.tested: $(VENV)/.installed requirements-gpu.txt
+$(VENV)/.tested: $(VENV)/.installed requirements-gpu.txt requirements-gpu-nodeps.txt requirements-convert.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-gpu.txt -e '.[test]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-gpu-nodeps.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-gpu-nodeps.txt \
+		-r requirements-convert.txt
 	touch $@
 
 clean:

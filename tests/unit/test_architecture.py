@@ -24,11 +24,22 @@ HEAVY = {
     "skimage",
     "timm",
     "onnxruntime",
+    "spandrel",
+    "spandrel_extra_arches",
+    "ultralytics",
     "peft",
 }
 """Libraries that only engines may pull in. The gateway reads photos with Pillow alone."""
 
-ENGINE_SIDE = {"services", "shared.flux", "shared.vision", "shared.models.convert", "shared.models.onnx"}
+ENGINE_SIDE = {
+    "services",
+    "shared.flux",
+    "shared.vision",
+    "shared.models.convert",
+    "shared.models.convert_yolo",
+    "shared.models.yolo_checkpoint",
+    "shared.models.onnx",
+}
 """Where modules that engines are made of may lie, with what opens ONNX files for them and what reads pickles for an
 operator."""
 

@@ -98,7 +98,8 @@ def test_an_entry_names_operations_that_there_are_and_only_pickles_and_archives_
     assert set(model.default_for) <= set(model.used_by)
     assert not model.gives or model.format in {"pickle", "zip"}
     assert all(name.endswith((".safetensors", ".onnx")) for name in model.gives), "no worker opens a pickle"
-    assert model.memory_bytes <= 1.2 * model.size or model.format == "zip"
+    in_fp32 = any(name.endswith(".onnx") for name in model.gives)  # made of a download in fp16
+    assert model.memory_bytes <= 1.2 * model.size or model.format == "zip" or in_fp32
 
 
 def test_no_operation_has_two_defaults_of_one_role() -> None:
@@ -120,7 +121,7 @@ def test_every_model_that_the_portrait_names_is_in_the_catalogue() -> None:
     detailers = {"hands", "face_detail"}
     assert detailers < set(by_name["flux1-dev"]), "unnamed at the detailers, which inpaint"
     assert by_name["codeformer-v0.1.0"] == ("face",), "named by its alias"
-    assert by_name["antelopev2"] == ("identity",)
+    assert by_name["antelopev2"] == ("identity", "face_detail")
     assert by_name["buffalo_l"] == ("face",), "required by the face swapper"
     assert by_name["REAL1SM_V3_FP8"] == ("refine",)
 
@@ -153,7 +154,7 @@ def test_research_forbids_nothing() -> None:
 
 def test_commercial_use_forbids_models_by_their_licence_and_those_of_unknown_licence() -> None:
     phrases = forbidden(CATALOGUE, "commercial", [step(restorer="codeformer"), step("upscale.image", model="my-own")])
-    assert "step 'one' needs codeformer-v0.1.0 (S-Lab License 1.0, non-commercial)" in phrases
+    assert phrases[0].startswith("step 'one' needs codeformer-v0.1.0 (S-Lab License 1.0, non-commercial; ")
     assert "step 'one' names my-own, which is not in the catalogue, so its licence is not known" in phrases
     assert forbidden(CATALOGUE, "commercial", [step("upscale.image", model="RealESRGAN_x4plus")]) == ()
 
