@@ -147,7 +147,7 @@ def test_an_identity_of_another_version_of_pulid_is_refused(engine: FluxFaceDeta
 
 def test_the_subjects_faces_cannot_be_asked_for_without_an_identity(engine: FluxFaceDetail) -> None:
     with pytest.raises(InvalidInput, match="it is 'subject', and the step is given no identity") as refused:
-        engine.run(work(whose="subject"))
+        engine.run(work(whose="subject", encoder="antelopev2"))
     assert refused.value.field == "whose"
 
 
@@ -156,7 +156,7 @@ def test_other_peoples_faces_are_left_alone(
     engine: FluxFaceDetail, folder: Path, mine: tuple[int, int, int, int], others: slice
 ) -> None:
     """The subject's is found by its embedding, whichever it is; the other's half stays byte for byte."""
-    made = engine.run(work(who(embedding(folder, mine)), whose="subject", min_similarity=0.9))
+    made = engine.run(work(who(embedding(folder, mine)), whose="subject", encoder="antelopev2", min_similarity=0.9))
     first, second = crops(made)
     subject, other = (first, second) if mine == LEFT else (second, first)
     assert subject["similarity"] == pytest.approx(1.0, abs=1e-3)
@@ -170,8 +170,8 @@ def test_other_peoples_faces_are_left_alone(
 
 def test_from_which_likeness_a_face_is_the_subjects_is_a_parameter(engine: FluxFaceDetail, folder: Path) -> None:
     mine = who(embedding(folder, LEFT))
-    assert engine.run(work(mine, whose="subject", min_similarity=-1.0)).facts["painted"] == 2
-    strict = engine.run(work(who(-embedding(folder, LEFT)), whose="subject", min_similarity=0.99))
+    assert engine.run(work(mine, whose="subject", encoder="antelopev2", min_similarity=-1.0)).facts["painted"] == 2
+    strict = engine.run(work(who(-embedding(folder, LEFT)), whose="subject", encoder="antelopev2", min_similarity=0.99))
     assert strict.outputs["image"].data == DATA
     assert [crop["skipped"] for crop in crops(strict)] == ["another_person"] * 2
 
@@ -188,7 +188,7 @@ def test_a_face_that_the_encoder_does_not_see_is_left_alone_and_told(folder: Pat
 
 
 def test_an_identity_without_a_direction_tells_nobody_apart(engine: FluxFaceDetail) -> None:
-    made = engine.run(work(who(), whose="subject"))
+    made = engine.run(work(who(), whose="subject", encoder="antelopev2"))
     assert [crop["skipped"] for crop in crops(made)] == ["identity_untold"] * 2
 
 
@@ -237,7 +237,7 @@ def test_what_a_step_borrows_and_whose_bytes_it_stands_on_is_told_beforehand(fol
     residency = Residency(BUDGET)
     engine = FluxFaceDetail(folder, "cpu", residency)
     assert isinstance(engine, TakesTurns)
-    told = work(who(embedding(folder, LEFT)), whose="subject")
+    told = work(who(embedding(folder, LEFT)), whose="subject", encoder="antelopev2")
     assert set(engine.models(told.params)) == {"tiny", "pulid_flux_v0.9.1", "two", "antelopev2"}
     assert set(engine.models(work().params)) == {"tiny", "pulid_flux_v0.9.1", "two"}
     wanted = engine.resident_keys(told.params)
@@ -252,7 +252,7 @@ def test_a_missing_encoder_is_named_with_what_brings_it(engine: FluxFaceDetail) 
 
 
 def test_where_no_face_is_found_the_picture_passes_byte_for_byte(engine: FluxFaceDetail) -> None:
-    made = engine.run(work(who(np.ones(512, np.float32)), detector="nothing", whose="subject"))
+    made = engine.run(work(who(np.ones(512, np.float32)), detector="nothing", whose="subject", encoder="antelopev2"))
     assert made.outputs["image"].data == DATA
     assert made.facts["note"] == "No faces were found; the picture is unchanged."
 
