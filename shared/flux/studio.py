@@ -5,7 +5,7 @@ objects, whichever stage it is.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -25,7 +25,7 @@ from shared.flux.pulid.injection import attach
 from shared.flux.pulid.weights import builder_of, load_pulid, pulid_file
 from shared.flux.residents import ModuleResident, bytes_of
 from shared.flux.speed import Speed, speed_up
-from shared.flux.text import EncoderPaths, Encoders, PromptEmbedding, PromptEncoder, load_encoders
+from shared.flux.text import EncoderPaths, Encoders, PromptEmbedding, encode, load_encoders, memory_beside
 from shared.models.device import require_device, torch_facts
 from shared.models.memory import Plan, needs, plan_for
 from shared.models.process import residency
@@ -75,7 +75,6 @@ class Studio:
         self.speed = speed or Speed()
         self._compiler = compiler
         self._residency = borrow
-        self._encoders: dict[str, PromptEncoder] = {}
 
     @property
     def residency(self) -> Residency:
@@ -85,18 +84,20 @@ class Studio:
     def prompt(self, model: str, words: str) -> PromptEmbedding:
         """Words as a model's transformer reads them, on the device. The encoders are given back at once.
 
+        Who borrows of the same Residency remembers together: they are borrowed for words that nobody there has told.
+
         Raises:
             InvalidInput, Permanent, IntegrityError: as `shared.flux.parts.parts`; or there is no such device.
             ResourceExhausted: there is no room for the encoders.
         """
         paths = self._parts(model).encoders
-        key = f"{paths.clip} and {paths.t5}, {self._precision}"
+        key = f"{paths.clip} and {paths.t5}, {paths.state()}, {self._precision}"
 
-        def borrow() -> AbstractContextManager[Encoders]:
-            return self.residency.use(key, lambda: self._text_encoders(paths))
+        def made() -> PromptEmbedding:
+            with self.residency.use(key, lambda: self._text_encoders(paths)) as encoders:
+                return encode(encoders, words)
 
-        encoder = self._encoders.setdefault(key, PromptEncoder(borrow))
-        return encoder.encode(words).to(self.device, self.dtype)
+        return memory_beside(self.residency).recall((key, words), made).to(self.device, self.dtype)
 
     @contextmanager
     def painting(

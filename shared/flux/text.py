@@ -1,15 +1,17 @@
 """What FLUX is told in words: CLIP's summary of a prompt and T5's account of it, kept for the prompts asked last.
 
 T5 is 9.5 GB and idle but for a fraction of a second: the encoders are borrowed when an unknown prompt comes, and given
-back at once. What was encoded is kept within a bound of bytes.
+back at once. What was encoded is kept within a bound of bytes, beside the Residency that the encoders are borrowed of:
+the stages of a process paint with the same words, and one of them encodes these.
 """
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +20,16 @@ from transformers.utils.logging import disable_progress_bar
 
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.fp8 import read_weights
+from shared.models.residency import Residency
+from shared.storage.digest import sha256
 
 disable_progress_bar()  # a worker has a log, and no screen
 
 CACHE_BYTES = 256 * 1024 * 1024
 """Sixty prompts of 512 tokens of 4096 values in 16 bits."""
+
+Asked = tuple[str, str]
+"""Encoders in a precision, and a prompt."""
 
 LEAST_TOKENS = 256
 MOST_TOKENS = 512
@@ -72,6 +79,16 @@ class EncoderPaths:
     clip: Path
     t5_tokenizer: Path
     t5: Path
+
+    def state(self) -> str:
+        """Another one once a file of theirs was replaced. Nothing is read: sizes, times and places on the disk tell."""
+        found = [(path.as_posix(), path.stat()) for path in self._files()]
+        told = [f"{name} {of.st_size} {of.st_mtime_ns} {of.st_ino}" for name, of in found]
+        return sha256("\n".join(told).encode())[:16]
+
+    def _files(self) -> Iterator[Path]:
+        for path in (self.clip_tokenizer, self.clip, self.t5_tokenizer, self.t5):
+            yield from sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
 
 
 def load_encoders(
@@ -178,28 +195,59 @@ def encode(encoders: Encoders, prompt: str) -> PromptEmbedding:
     return PromptEmbedding(pooled.cpu(), sequence.cpu(), left_out)
 
 
-class PromptEncoder:
-    """Encodes prompts and remembers the ones asked for last.
+class PromptMemory:
+    """The embeddings of the prompts asked for last. Used by many threads at once.
 
     Args:
-        borrow: the encoders, for as long as a prompt is encoded that is not remembered.
-        cache_bytes: bound on what is remembered.
+        bound_bytes: on what is remembered.
     """
 
-    def __init__(self, borrow: Callable[[], AbstractContextManager[Encoders]], cache_bytes: int = CACHE_BYTES) -> None:
-        self._borrow = borrow
-        self._cache_bytes = cache_bytes
-        self._kept: OrderedDict[str, PromptEmbedding] = OrderedDict()
+    def __init__(self, bound_bytes: int = CACHE_BYTES) -> None:
+        self._bound_bytes = bound_bytes
+        self._kept: OrderedDict[Asked, PromptEmbedding] = OrderedDict()
+        self._making: dict[Asked, threading.Lock] = {}
+        self._lock = threading.Lock()  # guards both
 
-    def encode(self, prompt: str) -> PromptEmbedding:
-        """The prompt's embedding, on the CPU."""
-        known = self._kept.get(prompt)
+    def recall(self, asked: Asked, make: Callable[[], PromptEmbedding]) -> PromptEmbedding:
+        """What is remembered, or was made just now: once, however many threads ask for it meanwhile.
+
+        Args:
+            asked: which encoders, in which precision, and the prompt.
+            make: encodes it.
+        """
+        with self._lock:
+            known = self._known(asked)
+            if known is not None:
+                return known
+            turn = self._making.setdefault(asked, threading.Lock())
+        with turn:
+            try:
+                with self._lock:
+                    known = self._known(asked)
+                return self._keep(asked, make()) if known is None else known
+            finally:
+                with self._lock:
+                    self._making.pop(asked, None)
+
+    def _known(self, asked: Asked) -> PromptEmbedding | None:
+        known = self._kept.get(asked)
         if known is not None:
-            self._kept.move_to_end(prompt)
-            return known
-        with self._borrow() as encoders:
-            made = encode(encoders, prompt)
-        self._kept[prompt] = made
-        while sum(one.size for one in self._kept.values()) > self._cache_bytes:
-            self._kept.popitem(last=False)
+            self._kept.move_to_end(asked)
+        return known
+
+    def _keep(self, asked: Asked, made: PromptEmbedding) -> PromptEmbedding:
+        with self._lock:
+            self._kept[asked] = made
+            while sum(one.size for one in self._kept.values()) > self._bound_bytes:
+                self._kept.popitem(last=False)
         return made
+
+
+def memory_beside(residency: Residency) -> PromptMemory:
+    """What is remembered of the encoders that are borrowed of a Residency: one for all who borrow there."""
+    with _lock:
+        return _memories.setdefault(residency, PromptMemory())
+
+
+_lock = threading.Lock()
+_memories: WeakKeyDictionary[Residency, PromptMemory] = WeakKeyDictionary()

@@ -3,9 +3,10 @@
 Engines know the sizes of what they borrow from the files' headers. This knows them before any file is there.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt
 
 from shared.models.catalogue import Model, ModelCatalogue
 from shared.models.memory import Footprint
@@ -30,15 +31,23 @@ TRANSFORMER, IDENTITY, CONTROLNET = "transformer", "identity adapter", "ControlN
 TEXT_ENCODERS, AUTOENCODER = ("text encoder", "pooled text encoder"), "autoencoder"
 
 
+Own = Literal["prompt", "negative_prompt"]
+"""What every job has words of its own for, which all its steps paint with."""
+
+
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Words(_Data):
-    """The text encoders, given back once the words are read."""
+    """The text encoders, given back once the words are read; not borrowed for words that the process remembers."""
 
     name: str
     bytes: NonNegativeInt
+    fixed: frozenset[str] = frozenset()
+    """Words that a recipe states, the same in every job."""
+    own: frozenset[Own] = frozenset({"prompt"})
+    """Words that are each job's own."""
 
 
 class Painting(_Data):
@@ -96,7 +105,7 @@ def borrowing(
     others = [model for model in found if model not in its_own and model not in of_identity]
     identity = None if identity_model is None else catalogue.named(identity_model)
     return Borrowing(
-        words=Words(name=f"text encoders of {_base(its_own).name}", bytes=_words_bytes(its_own)),
+        words=_words(its_own, step.params),
         alone=tuple(_whole(model) for model in others if model.role != CONTROLNET),
         held=tuple(_whole(model) for model in others if model.role == CONTROLNET),
         painting=Painting(
@@ -124,6 +133,17 @@ def _base(its_own: tuple[Model, ...]) -> Model:
     """Whose text encoders they are: a model in diffusers' layout, else the encoder itself."""
     folders = (model for model in its_own if _folder(model, "text_encoder_2"))
     return next(folders, next((model for model in its_own if model.role == TEXT_ENCODERS[0]), its_own[0]))
+
+
+def _words(its_own: tuple[Model, ...], params: Mapping[str, JsonValue]) -> Words:
+    """What is read where `prompt` and `negative_prompt` are the job's unless the recipe states them."""
+    asked: tuple[Own, ...] = ("prompt", "negative_prompt") if params.get("cfg", 1.0) != 1.0 else ("prompt",)
+    return Words(
+        name=f"text encoders of {_base(its_own).name}",
+        bytes=_words_bytes(its_own),
+        fixed=frozenset(f"{params[one]}" for one in asked if one in params),
+        own=frozenset(one for one in asked if one not in params),
+    )
 
 
 def _words_bytes(its_own: tuple[Model, ...]) -> int:

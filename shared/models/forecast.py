@@ -86,12 +86,13 @@ class Forecast(_Data):
 
 
 def forecast(steps: Sequence[StepToRun], budget: Budget, speed: Speed | None = None) -> Forecast:
-    """Run a job's steps twice, with words that are new each time."""
+    """Run a job's steps twice: what is each job's own to say is new each time, and all its steps say the same."""
     process = _Process(Residency(budget, wait_s=0.0), speed or Speed())
     jobs: list[tuple[StepForecast, ...]] = []
     sizes = {"device_bytes": budget.device_bytes, "host_bytes": budget.host_bytes}
     for _ in range(2):
         done: list[StepForecast] = []
+        process.begin()
         for step in steps:
             try:
                 done.append(process.run(step))
@@ -132,6 +133,12 @@ class _Process:
     def __init__(self, residency: Residency, speed: Speed) -> None:
         self._residency = residency
         self._speed = speed
+        self._job = 0
+        self._remembered: set[tuple[str, str]] = set()
+
+    def begin(self) -> None:
+        """The next job."""
+        self._job += 1
 
     def run(self, step: StepToRun) -> StepForecast:
         before, peak, placed = self._residency.figures(), 0, []
@@ -140,7 +147,7 @@ class _Process:
             with self._residency.use(one.name, partial(_whole, one)) as used:
                 placed.append(_placed(used))
                 peak = max(peak, self._residency.figures().device_bytes)
-        if asked.words is not None:
+        if asked.words is not None and self._are_new(asked.words):
             with self._residency.use(asked.words.name, partial(self._words, asked.words)) as used:
                 placed.append(_placed(used))
                 peak = max(peak, self._residency.figures().device_bytes)
@@ -168,6 +175,14 @@ class _Process:
             peak_bytes=peak,
             on_device=tuple(sorted(self._residency.on_device())),
         )
+
+    def _are_new(self, asked: Words) -> bool:
+        """Whether nobody in the process has read them, as `shared.flux.text`; from now on somebody has."""
+        said = {(asked.name, words) for words in asked.fixed}
+        said |= {(asked.name, f"{own} of job {self._job}") for own in asked.own}
+        new = not said <= self._remembered
+        self._remembered |= said
+        return new
 
     def _words(self, asked: Words) -> _StandIn:
         """As `shared.flux.studio`: on the device, or, where that is too small for them even when empty, on the CPU."""

@@ -161,7 +161,7 @@ class _Eviction:
     to_host: bool
 
 
-@dataclass
+@dataclass(eq=False)
 class Residency:
     """Keeps the models of one process and one device. Used by many threads at once.
 

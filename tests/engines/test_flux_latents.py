@@ -1,8 +1,8 @@
 """Latents: one noise for a seed, diffusers' packing, the autoencoder's own numbers; words; pictures out of latents."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux import tiny
 from shared.flux.decode import PUBLISHED, decode, decode_all, encode, encode_all, load_vae, previewer
 from shared.flux.latents import image_ids, noise, pack, to_model, to_vae, unpack
-from shared.flux.text import CLIP_L, T5_XXL, EncoderPaths, Encoders, PromptEncoder, load_encoders
+from shared.flux.text import CLIP_L, T5_XXL, EncoderPaths, Encoders, PromptEmbedding, PromptMemory, load_encoders
 from shared.flux.text import encode as encode_words
 from shared.vision.codec import Image
 
@@ -167,43 +167,62 @@ def test_long_prompts_are_read_to_512_tokens_and_what_is_beyond_is_counted() -> 
     assert 88 <= long.tokens_left_out <= 90
 
 
-class Lender:
-    """Counts how often the encoders were borrowed, and whether they were given back."""
+class Scribe:
+    """Encodes one prompt, and counts how often."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: str) -> None:
+        self.words = words
         self.count = 0
-        self.lent = 0
 
-    @contextmanager
-    def __call__(self) -> Iterator[Encoders]:
+    def __call__(self) -> PromptEmbedding:
         self.count += 1
-        self.lent += 1
-        yield encoders()
-        self.lent -= 1
+        return encode_words(encoders(), self.words)
 
 
-def test_encoders_are_borrowed_for_unknown_words_only() -> None:
-    lender = Lender()
-    prompts = PromptEncoder(lender)
-    first = prompts.encode("one")
-    assert (lender.count, lender.lent) == (1, 0)
-    assert prompts.encode("one") is first
-    assert lender.count == 1
-    prompts.encode("two")
-    assert (lender.count, lender.lent) == (2, 0)
+def test_unknown_words_alone_are_encoded() -> None:
+    """And the same words of other encoders are others."""
+    memory, scribe = PromptMemory(), Scribe("one")
+    first = memory.recall(("t5", "one"), scribe)
+    assert memory.recall(("t5", "one"), scribe) is first
+    assert scribe.count == 1
+    memory.recall(("t5", "two"), scribe)
+    memory.recall(("t5 in bf16", "one"), scribe)
+    assert scribe.count == 3
 
 
 def test_the_prompts_asked_for_last_are_kept_within_the_bound() -> None:
-    lender = Lender()
-    size = encode_words(encoders(), "x").size
-    prompts = PromptEncoder(lender, cache_bytes=2 * size)
-    for words in ("one", "two", "one", "three"):
-        prompts.encode(words)
-    assert lender.count == 3
-    prompts.encode("one")
-    assert lender.count == 3
-    prompts.encode("two")
-    assert lender.count == 4
+    scribe = Scribe("x")
+    memory = PromptMemory(bound_bytes=2 * scribe().size)
+    for words in ("one", "two", "one", "three", "one"):
+        memory.recall(("t5", words), scribe)
+    assert scribe.count == 1 + 3
+    memory.recall(("t5", "two"), scribe)
+    assert scribe.count == 1 + 4
+
+
+def test_threads_that_ask_for_the_same_words_wait_for_one_encoding() -> None:
+    """Those who ask for others do not, nor for ever after one that failed."""
+    memory, scribe = PromptMemory(), Scribe("one")
+    inside, leave = threading.Event(), threading.Event()
+
+    def slowly() -> PromptEmbedding:
+        inside.set()
+        assert leave.wait(20)
+        return scribe()
+
+    def failing() -> PromptEmbedding:
+        raise RuntimeError("no room")
+
+    with pytest.raises(RuntimeError, match="no room"):
+        memory.recall(("t5", "one"), failing)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(memory.recall, ("t5", "one"), slowly)
+        assert inside.wait(20)
+        second = threads.submit(memory.recall, ("t5", "one"), scribe)
+        memory.recall(("t5", "another"), Scribe("another"))
+        leave.set()
+        assert second.result(20) is first.result(20)
+    assert scribe.count == 1
 
 
 @pytest.fixture

@@ -84,6 +84,36 @@ def test_two_stages_of_a_process_share_one_flux(folder: Path) -> None:
         assert process.on_device() == {generate.key("tiny", NEW)} == {detailer.key("tiny", NEW)}
 
 
+def test_two_stages_of_a_process_encode_the_same_words_once(folder: Path) -> None:
+    """As all that paint one job: the encoders are moved once. Another process knows nothing of it."""
+    with use_residency(Residency(LARGE)) as process:
+        generate, detailer = (Studio(folder, "cpu", torch.float32) for _ in range(2))
+        one = generate.prompt("tiny", "a doctor")
+        process.drop_idle()
+        other = detailer.prompt("tiny", "a doctor")
+        assert torch.equal(one.sequence, other.sequence)
+        assert process.figures().loads == 1
+        detailer.prompt("tiny", "a nurse")
+        assert process.figures().loads == 2
+    apart = studio(folder)
+    apart.prompt("tiny", "a doctor")
+    assert apart.residency.figures().loads == 1
+
+
+def test_encoders_that_were_replaced_encode_anew(tmp_path: Path) -> None:
+    """By files of the same size and names, though the old ones are in memory and their words remembered."""
+    tiny.write(tmp_path / "tiny", seed=1)
+    tiny.write(tmp_path / "other", seed=2)
+    of = studio(tmp_path)
+    before = of.prompt("tiny", "a doctor")
+    for file in (tmp_path / "other/text_encoder_2").iterdir():
+        file.replace(tmp_path / "tiny/text_encoder_2" / file.name)
+    after = of.prompt("tiny", "a doctor")
+    assert not torch.equal(after.sequence, before.sequence)
+    assert torch.equal(after.pooled, before.pooled)
+    assert torch.equal(after.sequence, studio(tmp_path).prompt("tiny", "a doctor").sequence)
+
+
 def test_each_version_of_pulid_and_each_precision_is_a_model_of_its_own(folder: Path) -> None:
     of = studio(folder)
     assert of.key("tiny", OLD) != of.key("tiny", NEW) != studio(folder, dtype=torch.bfloat16).key("tiny", NEW)

@@ -1,15 +1,17 @@
 """What a recipe would have in memory on a GPU of any size: the plans that docs/memory.md tells of, and the command."""
 
 import json
+from collections.abc import Sequence
 
 import pytest
+from pydantic import JsonValue
 
 from doctor_image_gen.cli import plan
 from doctor_image_gen.cli.plan import to_run
 from doctor_image_gen.recipes import find_recipe
 from shared.models.borrowing import FLUX_1, Borrowing, Painting, Whole, Words, borrowing
 from shared.models.catalogue import load_models
-from shared.models.forecast import ON_CPU, Forecast, StepToRun, forecast
+from shared.models.forecast import ON_CPU, Forecast, StepForecast, StepToRun, forecast
 from shared.models.memory import WORKING_BYTES, Memory, Plan
 from shared.models.needs import PlannedStep
 from shared.models.process import budget
@@ -34,12 +36,12 @@ def hows(found: Forecast, model: str) -> set[str]:
 @pytest.mark.parametrize(
     ("vram", "fp8", "how", "peak", "moved"),
     [
-        (24, None, Plan.GROUP_OFFLOAD, 22.95, 0.0),
-        (40, None, Plan.RESIDENT, 39.74, 140.97),
-        (48, None, Plan.RESIDENT, 43.61, 51.81),
-        (40, "weights", Plan.RESIDENT, 39.74, 28.17),
-        (80, None, Plan.RESIDENT, 67.58, 0.0),
-        (80, "weights", Plan.RESIDENT, 55.49, 0.0),
+        (24, None, Plan.GROUP_OFFLOAD, 23.05, 0.0),
+        (40, None, Plan.RESIDENT, 32.71, 62.21),
+        (48, None, Plan.RESIDENT, 43.71, 61.68),
+        (40, "weights", Plan.RESIDENT, 33.30, 37.93),
+        (80, None, Plan.RESIDENT, 67.68, 0.0),
+        (80, "weights", Plan.RESIDENT, 55.59, 0.0),
     ],
 )
 def test_the_plans_of_the_documentation(vram: float, fp8: Fp8 | None, how: Plan, peak: float, moved: float) -> None:
@@ -66,6 +68,34 @@ def test_generate_and_the_detailers_read_one_flux(vram: float) -> None:
 def test_on_80_gb_all_models_stay() -> None:
     found = told(80)
     assert {one.name for step in found.first for one in step.models} == set(found.later[-1].on_device)
+
+
+def test_a_job_s_words_are_read_once_for_all_its_steps() -> None:
+    found = told(40)
+    readers = [step.step for step in found.later if any("text encoders" in one.name for one in step.models)]
+    assert readers == ["generate"]
+
+
+def test_words_that_a_recipe_states_are_read_once_in_a_process() -> None:
+    """What a step is led away from is read only where it acts; other encoders read the same words again."""
+    stated: dict[str, JsonValue] = {"model": "flux1-dev", "prompt": "a hand"}
+
+    def words(**params: JsonValue) -> Borrowing:
+        return borrowing(load_models(), PlannedStep("x", "swap.hands", "flux", {**stated, **params}))
+
+    steps = [
+        StepToRun("hands", words()),
+        StepToRun("again", words(negative_prompt="six fingers")),
+        StepToRun("away", words(negative_prompt="six fingers", cfg=2.0)),
+        StepToRun("single file", words(model="flux1-dev-single-file")),
+    ]
+    found = forecast(steps, Budget(74 * GB, 76 * GB))
+
+    def readers(job: Sequence[StepForecast]) -> list[str]:
+        return [step.step for step in job if any("text encoders" in one.name for one in step.models)]
+
+    assert readers(found.first) == ["hands", "away", "single file"]
+    assert readers(found.later) == []
 
 
 def test_text_encoders_that_find_no_room_encode_on_the_cpu() -> None:
@@ -119,7 +149,7 @@ def test_fp8_files_are_widened() -> None:
 
 def test_detectors_are_given_back_and_controlnets_are_held() -> None:
     hands = PlannedStep("hands", "swap.hands", "flux", {"model": "flux1-dev", "detector": "hand_yolov9c"})
-    assert borrowing(load_models(), hands).alone == (Whole(name="hand_yolov9c", bytes=51_633_747),)
+    assert borrowing(load_models(), hands).alone == (Whole(name="hand_yolov9c", bytes=101_500_000),)
     controls = {"model": "flux1-dev", "controls": [{"model": "flux-controlnet-union-pro-2.0"}]}
     posed = PlannedStep("generate", "generate.text_to_image", "flux", controls)  # type: ignore[arg-type] # JSON
     assert [one.name for one in borrowing(load_models(), posed).held] == ["flux-controlnet-union-pro-2.0"]
