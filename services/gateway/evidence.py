@@ -13,6 +13,7 @@ from datetime import datetime
 from shared.contracts.base import Instant
 from shared.contracts.beat import Beat
 from shared.contracts.step import PinnedStep
+from shared.jobs.journal import tried_of
 from shared.jobs.port import Job, StepState
 
 BEATS_NEEDED = 2
@@ -55,11 +56,18 @@ def mark_of(job: Job) -> Mark:
 
 
 def current_step(job: Job) -> PinnedStep | None:
-    """The step that the job's message is at, as the journal knows it: the first that its run has not finished."""
-    if job.first_message is None:
+    """The step that the job's message is at, as the journal knows it: the first that its run has not finished.
+
+    A run that began in the middle has come back before its beginning where it makes a further attempt at the picture.
+    """
+    message = job.first_message
+    if message is None:
         return None
     finished = {step.step for step in job.steps if step.state == "finished"}
-    route = job.first_message.steps[job.first_message.cursor :]
+    behind = len(message.steps) - message.cursor
+    if tried_of(job) > message.tried:
+        behind = max(behind, len(message.steps_again))
+    route = message.steps[-behind:]
     return next((step for step in route if step.name not in finished), route[-1])
 
 

@@ -151,6 +151,13 @@ class StepMessage(Contract):
         return self.gate.finished if self.gate else 0
 
     @property
+    def steps_again(self) -> tuple[PinnedStep, ...]:
+        """The steps that each attempt at the picture does again; none where there is no gate."""
+        if self.gate is None:
+            return ()
+        return self.steps[[step.name for step in self.steps].index(self.gate.back_to) :]
+
+    @property
     def is_last(self) -> bool:
         """Whether the job is finished once this step is."""
         return self.cursor == len(self.steps) - 1

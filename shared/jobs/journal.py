@@ -96,11 +96,7 @@ def _tried(event: Event) -> int:
 
 def _steps_again(job: Job) -> frozenset[str]:
     """The steps that each attempt at the picture does again; none where the job has no gate."""
-    message = job.first_message
-    if message is None or message.gate is None:
-        return frozenset()
-    names = [step.name for step in message.steps]
-    return frozenset(names[names.index(message.gate.back_to) :])
+    return frozenset(step.name for step in job.first_message.steps_again) if job.first_message else frozenset()
 
 
 def _gone_back(job: Job, tried: int) -> Job:

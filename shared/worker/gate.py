@@ -21,8 +21,8 @@ WEIGHT = "identity_weight"
 
 def attempt_of(ahead: StepMessage, gate: PinnedGate, verdict: Verdict) -> AttemptRecord:
     """The attempt that a job has just finished. `ahead` is its message after the last step."""
-    again = _steps_again(ahead, gate)
-    _, trail = _parted(ahead, gate)
+    again = ahead.steps_again
+    _, trail = _parted(ahead)
     seconds, cost_usd = _spent(trail)
     failed = [check.name[:CHECK_NAME_CHARACTERS] for check in verdict.checks if not check.passed]
     attempt = Attempt(
@@ -49,7 +49,7 @@ def goes_on(ahead: StepMessage, gate: PinnedGate, records: Sequence[AttemptRecor
     last = records[-1].attempt
     if last.passed or last.number >= gate.attempts:
         return False
-    earlier, _ = _parted(ahead, gate)
+    earlier, _ = _parted(ahead)
     so_far = _spent(earlier)[1] + sum(record.attempt.cost_usd for record in records)
     if gate.max_cost_usd is not None and so_far + last.cost_usd > gate.max_cost_usd:
         return False
@@ -86,7 +86,7 @@ def best_of(records: Iterable[AttemptRecord]) -> AttemptRecord:
 def judged(message: StepMessage, gate: PinnedGate, records: Sequence[AttemptRecord]) -> JobResult:
     """What a job leaves that made these attempts. What it began of a further one counts for its cost alone."""
     best = best_of(records)
-    earlier, begun = _parted(message, gate)
+    earlier, begun = _parted(message)
     if records[-1].attempt.number > gate.finished:
         begun = ()
     seconds, cost_usd = _spent((*earlier, *begun))
@@ -102,16 +102,11 @@ def judged(message: StepMessage, gate: PinnedGate, records: Sequence[AttemptReco
     )
 
 
-def _parted(message: StepMessage, gate: PinnedGate) -> tuple[tuple[StepRecord, ...], tuple[StepRecord, ...]]:
+def _parted(message: StepMessage) -> tuple[tuple[StepRecord, ...], tuple[StepRecord, ...]]:
     """The trail of the steps that are done once, and of those that each attempt does again."""
-    again = {step.name for step in _steps_again(message, gate)}
+    again = {step.name for step in message.steps_again}
     once = tuple(record for record in message.trail if record.step not in again)
     return once, tuple(record for record in message.trail if record.step in again)
-
-
-def _steps_again(message: StepMessage, gate: PinnedGate) -> tuple[PinnedStep, ...]:
-    names = [step.name for step in message.steps]
-    return message.steps[names.index(gate.back_to) :]
 
 
 def _spent(trail: Iterable[StepRecord]) -> tuple[float, float]:

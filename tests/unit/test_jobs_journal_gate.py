@@ -101,6 +101,17 @@ def test_a_job_that_goes_back_is_at_the_gate_s_step_and_not_finished() -> None:
     assert found.name == "base"
 
 
+def test_a_job_that_was_replayed_at_its_last_step_and_goes_back_is_looked_for_at_the_gate_s_step() -> None:
+    """Not where its run began: there it would be taken for lost, and its message published beside the other."""
+    message = MESSAGE.model_copy(update={"run": 1, "cursor": 2})
+    story = [told("finished", step, record=record_of(step)) for step in STEPS[:2]]
+    again = replayed(reduce(apply, [*story, told("dead", "score")], gated()), message)
+    gone = reduce(apply, of_run([told("finished", "score", record=record_of("score")), back(1)], 1), again)
+    found = current_step(gone)
+    assert found is not None
+    assert found.name == "base"
+
+
 def test_what_is_still_told_of_an_attempt_before_changes_no_step() -> None:
     later = reduce(apply, [back(1), told("started", "base", 1)], gated())
     assert apply(later, told("finished", "base", record=record_of("base"))).steps == later.steps
