@@ -20,7 +20,7 @@ from shared.flux.ip_adapter import styled
 from shared.flux.latents import noise
 from shared.flux.levels import noise_levels
 from shared.flux.painter import Painter
-from shared.flux.parts import proper_name, with_requirements
+from shared.flux.parts import with_requirements
 from shared.flux.preview import shower
 from shared.flux.pulid.artifact import PulidIdentity
 from shared.flux.regions import subjects
@@ -28,10 +28,10 @@ from shared.flux.speed import Speed
 from shared.flux.studio import Studio, Styles
 from shared.flux.text import PromptEmbedding
 from shared.flux.told import Told
+from shared.flux.used import Used, strengths
 from shared.models.device import wanted_device
 from shared.models.residency import Residency
 from shared.models.settings import flux_speed, models_folder
-from shared.models.shelf import Shelf
 from shared.vision.codec import decode as read
 from shared.vision.edges import fitted
 from shared.vision.output import image_output
@@ -69,25 +69,18 @@ class FluxGenerate:
         residency: Residency | None = None,
         speed: Speed | None = None,
     ) -> None:
-        self._folder = folder or models_folder()
+        folder = folder or models_folder()
         self._device = device or wanted_device()
         self._dtype = torch.float32 if self._device == "cpu" else torch.bfloat16
         self._speed = speed or flux_speed()
-        self._studio = Studio(self._folder, self._device, self._dtype, residency, self._speed)
-        self._digests: dict[str, str] = {}
+        self._studio = Studio(folder, self._device, self._dtype, residency, self._speed)
+        self._used = Used(folder, self._speed)
 
     def models(self, params: FluxParams) -> Mapping[str, str]:
         """Those of them that are there; `run` says which is missing. With them the settings that change pictures."""
         beside = [one.model for one in params.controls] + ([params.ip_adapter] if params.ip_adapter else [])
-        names = [name for one in (params.model, *beside) for name in with_requirements(one)]
-        names += [proper_name(params.identity_model), *_strengths(params)]
-        for name in names:
-            if name not in self._digests:
-                digest = Shelf(self._folder).own_digest(name)
-                if digest is not None:
-                    self._digests[name] = digest
-        found = {name: self._digests[name] for name in names if name in self._digests}
-        return {**found, **self._speed.digests(proper_name(params.model))}
+        required = [name for one in beside for name in with_requirements(one)]
+        return self._used.models(params, [*required, params.identity_model])
 
     def resident_keys(self, params: FluxParams) -> AbstractSet[str]:
         """The transformer with its identity modules. Words are often remembered, so text encoders are not named."""
@@ -111,7 +104,7 @@ class FluxGenerate:
         with ExitStack() as held:
             nets = [held.enter_context(self._studio.control(one.how.model)) for one in follow]
             painter = held.enter_context(
-                self._studio.painting(params.model, identity_model, _strengths(params), offloaded=work.plan > 0)
+                self._studio.painting(params.model, identity_model, strengths(params), offloaded=work.plan > 0)
             )
             work.progress(_SHOWN_FROM)
             beside = Beside(who, Controls(painter.transformer, self._at_work(painter, nets, follow)), styles)
@@ -199,12 +192,3 @@ def _teller(painter: Painter, work: Work[FluxParams]) -> Callable[[Step], None]:
         show(step)
 
     return tell
-
-
-def _strengths(params: FluxParams) -> dict[str, float]:
-    """How strongly each adapter acts, by its proper name; of one that is named twice the sum."""
-    found: dict[str, float] = {}
-    for lora in params.loras:
-        name = proper_name(lora.model)
-        found[name] = found.get(name, 0.0) + lora.strength
-    return found

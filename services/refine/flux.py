@@ -22,14 +22,14 @@ from shared.flux.denoise import Away, Branch, Step, start
 from shared.flux.latents import PIXELS_PER_LATENT, PIXELS_PER_TOKEN, noise
 from shared.flux.levels import noise_levels
 from shared.flux.painter import Painter
-from shared.flux.parts import proper_name, with_requirements
+from shared.flux.parts import proper_name
 from shared.flux.preview import shower
 from shared.flux.speed import Speed
 from shared.flux.studio import Studio
+from shared.flux.used import Used, strengths
 from shared.models.device import wanted_device
 from shared.models.residency import Residency
 from shared.models.settings import flux_speed, models_folder
-from shared.models.shelf import Shelf
 from shared.vision.codec import Image
 from shared.vision.codec import decode as read
 from shared.vision.output import image_output
@@ -59,23 +59,16 @@ class FluxPhotoreal:
         residency: Residency | None = None,
         speed: Speed | None = None,
     ) -> None:
-        self._folder = folder or models_folder()
+        folder = folder or models_folder()
         self._device = device or wanted_device()
         self._dtype = torch.float32 if self._device == "cpu" else torch.bfloat16
         self._speed = speed or flux_speed()
-        self._studio = Studio(self._folder, self._device, self._dtype, residency, self._speed)
-        self._digests: dict[str, str] = {}
+        self._studio = Studio(folder, self._device, self._dtype, residency, self._speed)
+        self._used = Used(folder, self._speed)
 
     def models(self, params: FluxPhotorealParams) -> Mapping[str, str]:
         """Those of them that are there; `run` says which is missing. With them the settings that change pictures."""
-        names = [*with_requirements(params.model), *_strengths(params)]
-        for name in names:
-            if name not in self._digests:
-                digest = Shelf(self._folder).own_digest(name)
-                if digest is not None:
-                    self._digests[name] = digest
-        found = {name: self._digests[name] for name in names if name in self._digests}
-        return {**found, **self._speed.digests(proper_name(params.model))}
+        return self._used.models(params)
 
     def resident_keys(self, params: FluxPhotorealParams) -> AbstractSet[str]:
         """The transformer with its autoencoder. Words are often remembered, so text encoders are not named."""
@@ -98,7 +91,7 @@ class FluxPhotoreal:
         levels = noise_levels(params, width, height, params.denoise)
         side, overlap = params.tile // PIXELS_PER_LATENT, params.overlap // PIXELS_PER_LATENT
         cut = tiles(height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT, side, overlap)
-        with self._studio.painting(params.model, None, _strengths(params), offloaded=work.plan > 0) as painter:
+        with self._studio.painting(params.model, None, strengths(params), offloaded=work.plan > 0) as painter:
             work.progress(_SHOWN_FROM)
             known = encode(painter.vae, image, self._speed.vae_tiled_from_px).to(self._device)
             _check_finite(f"the autoencoder of {params.model}", known)
@@ -152,12 +145,3 @@ def _check_finite(what: str, values: Tensor) -> None:
             f"{what} gave {broken} of {values.numel()} values that are no finite numbers, which would show as black. "
             "Check the weights with `doctorgen models verify`, or name another model."
         )
-
-
-def _strengths(params: FluxPhotorealParams) -> dict[str, float]:
-    """How strongly each adapter acts, by its proper name; of one that is named twice the sum."""
-    found: dict[str, float] = {}
-    for lora in params.loras:
-        name = proper_name(lora.model)
-        found[name] = found.get(name, 0.0) + lora.strength
-    return found

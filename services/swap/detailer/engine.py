@@ -23,7 +23,7 @@ from shared.contracts.errors import InvalidInput
 from shared.flux.denoise import Away, Step
 from shared.flux.levels import noise_levels
 from shared.flux.painter import Painter
-from shared.flux.parts import proper_name, with_requirements
+from shared.flux.parts import proper_name
 from shared.flux.preview import shower
 from shared.flux.pulid.artifact import PulidIdentity
 from shared.flux.regions import subjects
@@ -31,6 +31,7 @@ from shared.flux.speed import Speed
 from shared.flux.studio import Studio
 from shared.flux.text import PromptEmbedding
 from shared.flux.told import Told
+from shared.flux.used import Used, strengths
 from shared.models.device import require_device, torch_facts, wanted_device
 from shared.models.residency import Residency
 from shared.models.settings import flux_speed, models_folder
@@ -87,7 +88,7 @@ class Detailer:
         self._dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         self._speed = speed or flux_speed()
         self.studio = Studio(self.folder, self.device, self._dtype, residency, self._speed)
-        self._digests: dict[str, str] = {}
+        self._used = Used(self.folder, self._speed)
         self._detectors: dict[str, Single] = {}
 
     def models(self, params: DetailParams, beside: Sequence[str] = ()) -> Mapping[str, str]:
@@ -100,15 +101,8 @@ class Detailer:
         Raises:
             InvalidInput, Permanent, IntegrityError: the detector is missing, damaged or another kind of model.
         """
-        names = [*with_requirements(params.model), *_strengths(params), *map(proper_name, beside)]
-        for name in names:
-            if name not in self._digests:
-                digest = Shelf(self.folder).own_digest(name)
-                if digest is not None:
-                    self._digests[name] = digest
-        found = {name: self._digests[name] for name in names if name in self._digests}
         detector = self._detector(params)
-        return {**found, detector.name: detector.digest, **self._speed.digests(proper_name(params.model))}
+        return {**self._used.models(params, beside), detector.name: detector.digest}
 
     def resident_keys(self, params: DetailParams, identity_model: str | None) -> frozenset[str]:
         """The transformer and the detector. Words are often remembered, so text encoders are not named.
@@ -163,7 +157,7 @@ class Detailer:
         words = {one.crop.words: self.studio.prompt(params.model, one.crop.words) for lot in lots for one in lot}
         others = self.studio.prompt(params.model, params.negative_prompt) if params.cfg != 1.0 else None
         with self.studio.painting(
-            params.model, None if who is None else who.model, _strengths(params), offloaded=work.plan > 0
+            params.model, None if who is None else who.model, strengths(params), offloaded=work.plan > 0
         ) as painter:
             work.progress(_SHOWN_FROM)
             steps = _Steps(work, painter, sum(map(len, lots)) * params.cycles)
@@ -282,12 +276,3 @@ def _of(found: Found) -> dict[str, JsonValue]:
 
 def _rounded(box: Box) -> list[JsonValue]:
     return [round(number, 1) for number in box]
-
-
-def _strengths(params: DetailParams) -> dict[str, float]:
-    """How strongly each adapter acts, by its proper name; of one that is named twice the sum."""
-    found: dict[str, float] = {}
-    for lora in params.loras:
-        name = proper_name(lora.model)
-        found[name] = found.get(name, 0.0) + lora.strength
-    return found
