@@ -1,5 +1,7 @@
 """What follows a job's last step: its end, or another attempt at its picture."""
 
+from collections.abc import Sequence
+
 from shared.contracts.attempt import PinnedGate
 from shared.contracts.attempts import AttemptRecord, Attempts
 from shared.contracts.base import now
@@ -7,9 +9,10 @@ from shared.contracts.errors import IntegrityError
 from shared.contracts.step import StepMessage, StepRecord
 from shared.contracts.verdict import Verdict
 from shared.storage.artifacts import fetch, store_artifact
+from shared.storage.manifests import read_manifest
 from shared.storage.port import ArtifactStore
 from shared.worker.dispatch import Dispatch, Origin, completed, only_result, sent_back
-from shared.worker.gate import attempt_of, goes_on, judged, next_attempt
+from shared.worker.gate import attempt_of, borrowed, goes_on, judged, next_attempt
 from shared.worker.step import reaching
 
 
@@ -24,8 +27,9 @@ def ended(done: StepMessage, record: StepRecord, ahead: StepMessage, store: Arti
     gate = ahead.gate
     if gate is None:
         return completed(done, record, only_result(ahead, verdict.summary()), origin)
-    records = (*_earlier(gate, store), attempt_of(ahead, gate, verdict))
-    if not goes_on(ahead, gate, records, now()):
+    before = _before(gate, store)
+    records = (*before, attempt_of(ahead, gate, verdict, before))
+    if not goes_on(ahead, gate, records, now(), _cost_to_others(ahead, gate, records, store)):
         return completed(done, record, judged(ahead, gate, records), origin)
     last = records[-1].attempt
     document = Attempts(attempts=records).to_json()
@@ -45,11 +49,20 @@ def late(message: StepMessage, store: ArtifactStore, origin: Origin) -> Dispatch
     if gate is None or not gate.finished:
         return None
     try:
-        records = _earlier(gate, store)
+        records = _before(gate, store)
     except IntegrityError:
         return None
     return completed(message, None, judged(message, gate, records), origin)
 
 
-def _earlier(gate: PinnedGate, store: ArtifactStore) -> tuple[AttemptRecord, ...]:
+def _cost_to_others(
+    ahead: StepMessage, gate: PinnedGate, records: Sequence[AttemptRecord], store: ArtifactStore
+) -> float:
+    """What other jobs paid for the last attempt; asked only where there is a budget to hold."""
+    found = [] if gate.max_cost_usd is None else borrowed(records)
+    manifests = [reaching(read_manifest, store, ahead.subject, record.key) for record in found]
+    return sum(manifest.cost_usd for manifest in manifests if manifest)
+
+
+def _before(gate: PinnedGate, store: ArtifactStore) -> tuple[AttemptRecord, ...]:
     return () if gate.record is None else Attempts.from_json(reaching(fetch, store, gate.record)).attempts

@@ -19,11 +19,13 @@ from shared.worker.step import rewind
 WEIGHT = "identity_weight"
 
 
-def attempt_of(ahead: StepMessage, gate: PinnedGate, verdict: Verdict) -> AttemptRecord:
-    """The attempt that a job has just finished. `ahead` is its message after the last step."""
+def attempt_of(
+    ahead: StepMessage, gate: PinnedGate, verdict: Verdict, before: Sequence[AttemptRecord] = ()
+) -> AttemptRecord:
+    """The attempt that a job has just finished, after those `before`. `ahead` is its message after the last step."""
     again = ahead.steps_again
     _, trail = _parted(ahead)
-    seconds, cost_usd = _spent(trail)
+    seconds, cost_usd = _spent(trail, before)
     failed = [check.name[:CHECK_NAME_CHARACTERS] for check in verdict.checks if not check.passed]
     attempt = Attempt(
         number=gate.finished + 1,
@@ -40,18 +42,27 @@ def attempt_of(ahead: StepMessage, gate: PinnedGate, verdict: Verdict) -> Attemp
     return AttemptRecord(attempt=attempt, summary=verdict.summary(), trail=trail)
 
 
-def goes_on(ahead: StepMessage, gate: PinnedGate, records: Sequence[AttemptRecord], at: datetime) -> bool:
+def borrowed(records: Sequence[AttemptRecord]) -> tuple[StepRecord, ...]:
+    """What another job had computed of the last attempt alone: of a further one it may have computed nothing."""
+    *before, last = records
+    known = _keys(before)
+    return tuple(record for record in last.trail if record.reused and record.key not in known)
+
+
+def goes_on(
+    ahead: StepMessage, gate: PinnedGate, records: Sequence[AttemptRecord], at: datetime, borrowed_usd: float = 0.0
+) -> bool:
     """Whether another attempt is made after these, the last of which is just finished.
 
     Not once one has passed or the attempts are used up; nor where one more, as dear and as long as the last, would
-    cost the job more than its budget or end after its deadline.
+    cost the job more than its budget or end after its deadline. `borrowed_usd` is what `borrowed(records)` cost others.
     """
     last = records[-1].attempt
     if last.passed or last.number >= gate.attempts:
         return False
     earlier, _ = _parted(ahead)
     so_far = _spent(earlier)[1] + sum(record.attempt.cost_usd for record in records)
-    if gate.max_cost_usd is not None and so_far + last.cost_usd > gate.max_cost_usd:
+    if gate.max_cost_usd is not None and so_far + last.cost_usd + borrowed_usd > gate.max_cost_usd:
         return False
     return ahead.deadline is None or at + timedelta(seconds=last.seconds) <= ahead.deadline
 
@@ -89,7 +100,7 @@ def judged(message: StepMessage, gate: PinnedGate, records: Sequence[AttemptReco
     earlier, begun = _parted(message)
     if records[-1].attempt.number > gate.finished:
         begun = ()
-    seconds, cost_usd = _spent((*earlier, *begun))
+    seconds, cost_usd = _spent((*earlier, *begun), records)
     return JobResult(
         image=best.attempt.image,
         verdict=best.attempt.verdict,
@@ -109,9 +120,14 @@ def _parted(message: StepMessage) -> tuple[tuple[StepRecord, ...], tuple[StepRec
     return once, tuple(record for record in message.trail if record.step in again)
 
 
-def _spent(trail: Iterable[StepRecord]) -> tuple[float, float]:
-    """Worker seconds and cost; what another job had computed is no expense of this one."""
-    own = [record for record in trail if not record.reused]
+def _keys(records: Iterable[AttemptRecord]) -> frozenset[str]:
+    return frozenset(step.key for record in records for step in record.trail)
+
+
+def _spent(trail: Iterable[StepRecord], before: Iterable[AttemptRecord] = ()) -> tuple[float, float]:
+    """Worker seconds and cost; what another job or an attempt before had computed is no further expense of this one."""
+    paid = _keys(before)
+    own = [record for record in trail if not record.reused and record.key not in paid]
     return sum(record.seconds for record in own), sum(record.cost_usd for record in own)
 
 

@@ -18,6 +18,7 @@ from shared.contracts.event import JobResult
 from shared.contracts.gate import MOST_ATTEMPTS
 from shared.contracts.step import ErrorAccount, Failure, PinnedStep, StepMessage, StepRecord
 from shared.contracts.verdict import Check, Likeness, Verdict, VerdictSummary
+from shared.storage.digest import sha256
 from shared.storage.layout import artifact_ref
 from shared.worker.dispatch import Origin, completed, failed, sent_back
 from shared.worker.gate import attempt_of, best_of, goes_on, judged, next_attempt
@@ -64,8 +65,10 @@ def message(gate: PinnedGate | None = GATE, subject: str = "dr", seed: int = 7, 
     return StepMessage(**{**whole, **fields})
 
 
-def spent(step: str, seconds: float = 10.0, cost_usd: float = 0.5) -> StepRecord:
-    return StepRecord(step=step, engine="flux", key="ab" * 32, reused=False, seconds=seconds, cost_usd=cost_usd)
+def spent(step: str, seconds: float = 10.0, cost_usd: float = 0.5, number: int = 0) -> StepRecord:
+    """Of attempt `number`: another attempt's step has another key."""
+    key = sha256(f"{step}/{number}".encode())
+    return StepRecord(step=step, engine="flux", key=key, reused=False, seconds=seconds, cost_usd=cost_usd)
 
 
 def verdict(score: float | None, *failed: str) -> Verdict:
@@ -87,7 +90,11 @@ def made(number: int, score: float | None = 0.5, *, passed: bool = False, **fiel
         **fields,
     }
     summary = VerdictSummary(passed=passed, identity_score=score, reasons=("It is so.",))
-    return AttemptRecord(attempt=Attempt(**whole), summary=summary, trail=(spent("generate"), spent("qa")))
+    return AttemptRecord(
+        attempt=Attempt(**whole),
+        summary=summary,
+        trail=tuple(spent(name, number=number) for name in ("generate", "qa")),
+    )
 
 
 def weights(slip: StepMessage) -> list[Any]:
@@ -190,6 +197,17 @@ def test_what_was_begun_of_a_further_attempt_is_paid_for() -> None:
     gate = GATE.model_copy(update={"finished": 1})
     late = message(gate, trail=tuple(spent(name) for name in ("identity", "generate", "hands")))
     assert judged(late, gate, [made(1)]).cost_usd == 0.5 + 3.5 + 2 * 0.5
+
+
+def test_what_an_attempt_finds_of_one_before_is_paid_for_once() -> None:
+    """Where the gate's step draws no numbers, its further attempts find the first one's picture."""
+    first = made(1)
+    gate = GATE.model_copy(update={"finished": 1})
+    trail = (spent("identity"), spent("generate", number=1), spent("hands", number=2))
+    ahead = message(gate, trail=trail)
+    second = attempt_of(ahead, gate, verdict(0.5, "likeness"), [first])
+    assert (second.attempt.seconds, second.attempt.cost_usd) == (10.0, 0.5)
+    assert judged(ahead, gate, [first]).cost_usd == 0.5 + 3.5 + 0.5
 
 
 @settings(max_examples=50, deadline=None)

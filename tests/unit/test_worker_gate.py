@@ -132,6 +132,25 @@ def test_a_second_job_of_the_same_content_makes_the_same_attempts_and_computes_n
     assert second.cost_usd == 0
 
 
+def test_what_another_job_paid_for_is_no_measure_of_what_a_further_attempt_costs(pipeline: Pipeline) -> None:
+    """Its first two attempts cost nothing, for they were found. The third would not be."""
+    pipeline.publish(gated_message(pipeline.store, attempts=2))
+    pipeline.until_ended()
+    before = list(ran)
+    pipeline.publish(gated_message(pipeline.store, job_id="job-2", attempts=3, max_cost_usd=0.0))
+    assert result_of(pipeline.until_ended("job-2")).cost_usd == 0
+    assert ran == before
+
+
+def test_a_step_that_every_attempt_finds_is_paid_for_once(pipeline: Pipeline) -> None:
+    """The gate goes back to a step that draws no numbers."""
+    pipeline.publish(gated_message(pipeline.store, back_to="zero"))
+    result = result_of(pipeline.until_ended())
+    assert ran.count("0") == 1
+    computed = {event.record.key: event.record.cost_usd for event in pipeline.events if event.record}
+    assert result.cost_usd == pytest.approx(sum(computed.values()))
+
+
 def test_every_attempt_is_told_apart_and_a_job_told_twice_is_told_the_same(pipeline: Pipeline) -> None:
     """The whole job is delivered again: the journal would drop every event but those of `progress`."""
     pipeline.publish(gated_message(pipeline.store))
