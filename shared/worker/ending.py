@@ -1,11 +1,12 @@
 """What follows a job's last step: its end, or another attempt at its picture."""
 
+import logging
 from collections.abc import Sequence
 
 from shared.contracts.attempt import PinnedGate
 from shared.contracts.attempts import AttemptRecord, Attempts
 from shared.contracts.base import now
-from shared.contracts.errors import IntegrityError
+from shared.contracts.errors import IntegrityError, InvalidInput
 from shared.contracts.step import StepMessage, StepRecord
 from shared.contracts.verdict import Verdict
 from shared.storage.artifacts import fetch, store_artifact
@@ -15,19 +16,28 @@ from shared.worker.dispatch import Dispatch, Origin, completed, only_result, sen
 from shared.worker.gate import attempt_of, borrowed, goes_on, judged, next_attempt
 from shared.worker.step import reaching
 
+log = logging.getLogger(__name__)
+
 
 def ended(done: StepMessage, record: StepRecord, ahead: StepMessage, store: ArtifactStore, origin: Origin) -> Dispatch:
     """The job is done, or goes back to its gate's step.
 
     Raises:
         StoreAway: the object store does not answer.
-        IntegrityError: the verdict, or the record of earlier attempts, is not what its reference says.
+        IntegrityError: the verdict, or the record of earlier attempts, is not what its reference says. Where the
+            policy would not have that tried again, a lost record is done without, and so are further attempts.
     """
     verdict = Verdict.from_json(reaching(fetch, store, ahead.artifacts[ahead.verdict][0]))
     gate = ahead.gate
     if gate is None:
         return completed(done, record, only_result(ahead, verdict.summary()), origin)
-    before = _before(gate, store)
+    try:
+        before = _before(gate, store)
+    except IntegrityError:
+        if done.attempts + 1 < origin.policy.rule(done.step.stage, IntegrityError.__name__).attempts:
+            raise
+        log.warning("job %s: what is known of its earlier attempts is lost; this one is kept", done.job_id)
+        return completed(done, record, judged(ahead, gate, (attempt_of(ahead, gate, verdict),)), origin)
     records = (*before, attempt_of(ahead, gate, verdict, before))
     if not goes_on(ahead, gate, records, now(), _cost_to_others(ahead, gate, records, store)):
         return completed(done, record, judged(ahead, gate, records), origin)
@@ -40,7 +50,7 @@ def ended(done: StepMessage, record: StepRecord, ahead: StepMessage, store: Arti
 def late(message: StepMessage, store: ArtifactStore, origin: Origin) -> Dispatch | None:
     """The end of a job whose deadline passes during a further attempt: the best of the finished ones is its picture.
 
-    None where there is none.
+    None where there is none, or none is known of any more.
 
     Raises:
         StoreAway: the object store does not answer.
@@ -50,7 +60,8 @@ def late(message: StepMessage, store: ArtifactStore, origin: Origin) -> Dispatch
         return None
     try:
         records = _before(gate, store)
-    except IntegrityError:
+    except (IntegrityError, InvalidInput) as error:
+        log.warning("job %s: what is known of its attempts cannot be read: %s", message.job_id, error)
         return None
     return completed(message, None, judged(message, gate, records), origin)
 

@@ -11,6 +11,7 @@ import pytest
 
 from shared.broker.port import Outgoing
 from shared.broker.topology import CONTROL
+from shared.contracts.artifacts import ArtifactRef
 from shared.contracts.attempts import Attempts
 from shared.contracts.base import now
 from shared.contracts.control import Control
@@ -18,7 +19,7 @@ from shared.contracts.event import Event, JobResult
 from shared.contracts.step import StepMessage
 from shared.jobs.journal import apply
 from shared.jobs.port import Job, StepState
-from shared.storage.artifacts import fetch
+from shared.storage.artifacts import fetch, store_artifact
 from shared.worker.operation import Work
 from tests import synthetic
 from tests.synthetic import QA, REFINE, UPSCALE, AppendParams, gated_message, likeness_of, ran
@@ -226,6 +227,32 @@ def test_a_letter_of_the_second_attempt_replays_the_second_attempt(pipeline: Pip
     result = result_of(pipeline.until_ended())
     assert [attempt.number for attempt in result.attempts or ()] == [1, 2, 3]
     assert Counter(ran) == {"0": 1, "a": 4, "!": 3, "doubt": 3}, "only the step that died was run again"
+
+
+def record_of(message: StepMessage) -> ArtifactRef:
+    assert message.gate is not None
+    assert message.gate.record is not None
+    return message.gate.record
+
+
+def test_an_attempt_is_kept_though_the_record_of_those_before_is_lost(pipeline: Pipeline) -> None:
+    """As when its dead letter is replayed long after retention has taken the record: it would die of that for ever."""
+    second = message_in_its_second_attempt(pipeline)
+    del pipeline.store.blobs[record_of(second).key]
+    pipeline.events.clear()
+    pipeline.publish(second)
+    result = result_of(pipeline.until_ended())
+    assert ([attempt.number for attempt in result.attempts or ()], result.kept) == ([2], 2)
+    assert "retrying" in [event.kind for event in pipeline.events], "it may have been read badly"
+
+
+def test_a_record_that_only_a_newer_version_reads_ends_no_worker(pipeline: Pipeline) -> None:
+    second = message_in_its_second_attempt(pipeline)
+    newer = pipeline.store.blobs[record_of(second).key].replace(b'"schema_version":1', b'"schema_version":2')
+    ref = store_artifact(pipeline.store, second.subject, "verdict", newer, "application/json")
+    gate = second.gate and second.gate.model_copy(update={"record": ref})
+    pipeline.publish(second.model_copy(update={"gate": gate, "deadline": now() - timedelta(seconds=1)}))
+    assert pipeline.until_ended().kind == "expired"
 
 
 def test_an_artifact_found_corrupt_in_the_second_attempt_is_made_again_and_the_attempt_goes_on(
