@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from shared.contracts.errors import InvalidInput
 from shared.vision.boxes import centre
 from shared.vision.faces import Face
+from shared.vision.prominent import how_many, picked, prominent
 
 
 def choose_face(
@@ -24,35 +25,22 @@ def choose_face(
     Raises:
         InvalidInput: no face; several and none picked; or fewer than the pick.
     """
-    widest = max((face.box[2] for face in faces), default=0.0)
-    prominent = [face for face in faces if face.box[2] >= background_face_ratio * widest]
-    prominent.sort(key=lambda face: centre(face.box))
-    if not prominent:
+    counted = prominent(faces, background_face_ratio)
+    if not counted:
         raise InvalidInput(
             f"photos[{photo}]",
             "no face was found",
             "Use a photo in which the face is seen from the front, whole, lit and in focus.",
         )
-    if pick is None and len(prominent) == 1:
-        return prominent[0]
-    if pick is None:
-        raise InvalidInput(
-            f"photos[{photo}]",
-            f"{len(prominent)} faces were found, {_whereabouts(prominent, width_px)}",
-            "Say which one is meant, counted from the left (1 is the leftmost), or crop the photo to one person.",
-        )
-    if pick > len(prominent):
-        raise InvalidInput(
-            f"faces[{photo}]",
-            f"face {pick} was picked, but photos[{photo}] shows {_count(len(prominent))}"
-            f" ({_whereabouts(prominent, width_px)})",
-            f"Pick a face from 1 (the leftmost) to {len(prominent)}.",
-        )
-    return prominent[pick - 1]
-
-
-def _count(faces: int) -> str:
-    return "1 face" if faces == 1 else f"{faces} faces"
+    if pick is not None:
+        return picked(counted, pick, photo, f" ({_whereabouts(counted, width_px)})")
+    if len(counted) == 1:
+        return counted[0]
+    raise InvalidInput(
+        f"photos[{photo}]",
+        f"{how_many(counted)} were found, {_whereabouts(counted, width_px)}",
+        "Say which one is meant, counted from the left (1 is the leftmost), or crop the photo to one person.",
+    )
 
 
 def _whereabouts(faces: Sequence[Face], width_px: int) -> str:

@@ -18,7 +18,6 @@ from services.identity import strangers
 from services.identity.five_points import detail, head_pose, level
 from services.identity.measure import Looks, quality, refuse_unusable
 from services.identity.networks import Encoders, Place, borrowed, keys_of, place_of
-from services.identity.picks import picks_of
 from services.identity.stage import FluxEncodeParams
 from shared.contracts.errors import InvalidInput
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
@@ -28,12 +27,15 @@ from shared.models.device import require_device, torch_facts, wanted_device
 from shared.models.process import residency
 from shared.models.settings import models_folder
 from shared.models.shelf import Shelf
-from shared.vision.boxes import centre, shrunk
+from shared.vision.boxes import shrunk
 from shared.vision.codec import Image, decode
 from shared.vision.networks.antelope import AntelopeFace
 from shared.vision.networks.crop512 import crop512
+from shared.vision.networks.insight import distinct
 from shared.vision.networks.parsing import grey_on_white, parse
 from shared.vision.output import image_output
+from shared.vision.picks import picks_of
+from shared.vision.prominent import picked, prominent
 from shared.worker.operation import Outcome, Output, Work
 
 MEDIA_TYPE = "application/octet-stream"
@@ -160,7 +162,7 @@ def look(encoders: Encoders, photo: bytes, pick: int | None, params: FluxEncodeP
         whole = decode(photo)
         image, factor = shrunk(whole, LONGEST_PX)
         found = encoders.faces.find(image, params.det_size, params.min_det_size, params.min_det_score)
-        face = choose(found, pick, params.background_face_ratio, number)
+        face = choose(found if pick is None else distinct(found), pick, params.background_face_ratio, number)
         crop = crop512(image, face.points)
         pose = head_pose(face.points)
         looks = Looks(face.box[2] / factor, pose.yaw, pose.pitch, level(crop), detail(whole, face.points / factor))
@@ -193,7 +195,7 @@ def choose(faces: Sequence[AntelopeFace], pick: int | None, background_face_rati
     """The face a photo is about: the one picked, else the largest.
 
     Args:
-        faces: what was found, largest first.
+        faces: what was found, largest first, each once where one is picked.
         pick: counted from the left, the leftmost being 1, among the faces not narrower than `background_face_ratio` of
             the widest.
         background_face_ratio: 0 to 1.
@@ -206,16 +208,7 @@ def choose(faces: Sequence[AntelopeFace], pick: int | None, background_face_rati
         raise InvalidInput(f"photos[{photo}]", "no face was found", _FRONTAL)
     if pick is None:
         return faces[0]
-    least = background_face_ratio * max(face.box[2] for face in faces)
-    prominent = sorted((face for face in faces if face.box[2] >= least), key=lambda face: centre(face.box))
-    if pick > len(prominent):
-        shown = f"{len(prominent)} face{'' if len(prominent) == 1 else 's'}"
-        raise InvalidInput(
-            f"faces[{photo}]",
-            f"face {pick} was picked, but photos[{photo}] shows {shown}",
-            f"Pick a face from 1 (the leftmost) to {len(prominent)}.",
-        )
-    return prominent[pick - 1]
+    return picked(prominent(faces, background_face_ratio), pick, photo)
 
 
 @torch.inference_mode()

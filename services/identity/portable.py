@@ -7,7 +7,6 @@ from pydantic import JsonValue
 from services.identity.choose import choose_face
 from services.identity.fuse import fuse
 from services.identity.measure import looks_of, measure, refuse_unusable
-from services.identity.picks import picks_of
 from services.identity.stage import EncodeParams
 from shared.contracts.identity import FaceMeasure, IdentityRecord
 from shared.vision.align import aligned_crop
@@ -15,6 +14,7 @@ from shared.vision.codec import Image, decode
 from shared.vision.embedding import FaceEncoder
 from shared.vision.faces import Face, FaceFinder
 from shared.vision.output import image_output
+from shared.vision.picks import picks_of
 from shared.worker.operation import Outcome, Output, Work
 
 _FACE_CROP_PX = 512

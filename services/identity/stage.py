@@ -6,17 +6,16 @@ from pydantic import Field, model_validator
 
 from shared.contracts.base import Fraction
 from shared.models.name import ModelName
+from shared.vision.picks import BACKGROUND_FACE_RATIO, Picks
 from shared.worker.operation import EngineSpec, Operation, Params, Stage
-
-FacePick = Annotated[int, Field(ge=1, le=20)]
-"""Which of a photo's faces is meant, counted from the left, the leftmost being 1."""
 
 
 class PhotoParams(Params):
     """What a photo must be like to be used, whichever engine measures it."""
 
     background_face_ratio: Fraction = Field(
-        default=0.4, description="faces narrower than this share of the photo's widest face are passers-by and ignored"
+        default=BACKGROUND_FACE_RATIO,
+        description="faces narrower than this share of the photo's widest face are passers-by and ignored",
     )
     min_face_width_px: Annotated[float, Field(ge=40.0, le=1000.0)] = 80.0
     max_yaw_deg: Annotated[float, Field(ge=5.0, le=90.0)] = 45.0
@@ -38,7 +37,7 @@ class PhotoParams(Params):
 class EncodeParams(PhotoParams):
     """Which faces are meant, and what a photo must be like to be used."""
 
-    faces: Annotated[tuple[FacePick | None, ...], Field(max_length=5)] = Field(
+    faces: Picks = Field(
         default=(),
         description="one entry a photo, or none at all: which face is meant, 1 = leftmost; null = the only one",
     )
@@ -64,7 +63,7 @@ class FluxEncodeParams(PhotoParams):
     fusion: Literal["weighted", "mean", "concat", "norm_id", "max_token"] = Field(
         default="weighted", description="how the photos' identity tokens are put together"
     )
-    faces: Annotated[tuple[FacePick | None, ...], Field(max_length=5)] = Field(
+    faces: Picks = Field(
         default=(),
         description="one entry a photo, or none at all: which face is meant, 1 = leftmost; null = the largest",
     )

@@ -27,6 +27,7 @@ from shared.vision.codec import decode
 from shared.vision.networks.arcface import recogniser_key, recogniser_resident
 from shared.vision.networks.yolo import yolo_key, yolo_resident
 from shared.vision.networks.yunet import yunet_key, yunet_resident
+from shared.vision.picks import picks_of
 from shared.worker.operation import Outcome, Work
 
 ONNX = ".onnx"
@@ -77,8 +78,8 @@ class FluxScorer:
         """Output `verdict` (a Verdict). The input `identity` is not looked at.
 
         Raises:
-            InvalidInput: the image or a photo is no picture at all, no photo shows a face, the recipe hands in no
-                photos, or the recogniser had a part in making the picture.
+            InvalidInput: the image or a photo is no picture at all, no photo shows the face that is meant, there is not
+                one pick a photo, the recipe hands in no photos, or the recogniser had a part in making the picture.
             Permanent: weights or the device are missing, or a model gave numbers that are none.
         """
         photos = _photos(work)
@@ -134,12 +135,14 @@ def score(work: Work[FluxScoreParams], photos: Sequence[bytes], eyes: Eyes) -> O
     """The outcome of a step, by these networks.
 
     Raises:
-        InvalidInput: the image or a photo is no picture at all, or no photo shows a face.
+        InvalidInput: the image or a photo is no picture at all, no photo shows the face that is meant, or there is not
+            one pick a photo.
         Permanent: a model gave numbers that are none.
     """
     params = work.params
     image = decode(work.one("image"))
-    references = references_of(photos, eyes.finder, eyes.describer)
+    picks = picks_of(params.faces, len(photos), "none was picked")
+    references = references_of(photos, picks, eyes.finder, eyes.describer)
     work.progress(0.5)
     seen = observe(image, references, eyes, params.same_person_cosine)
     marks = marks_of(image, eyes)
@@ -171,6 +174,7 @@ def _facts(references: References, seen: Observation, marks: Marks, encoder: str
         "likeness_by_photo": [] if main is None else [round(one, 3) for one in main.by_photo],
         "photos": list(references.photos),
         "photos_without_face": list(references.without_face),
+        "photos_without_pick": list(references.without_pick),
         "photos_of_several_people": list(references.with_several),
         "hands": marks.hands,
         "blockiness": round(marks.blockiness, 3),

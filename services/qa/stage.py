@@ -8,6 +8,7 @@ from services.qa.encoders import has_a_part
 from shared.contracts.base import Fraction
 from shared.contracts.verdict import SAME_PERSON
 from shared.models.name import ModelName
+from shared.vision.picks import Picks
 from shared.worker.operation import EngineSpec, Operation, Params, Stage
 
 Pixels = Annotated[int, Field(ge=64, le=16384)]
@@ -44,6 +45,10 @@ class FluxScoreParams(ScoreParams):
         default="auraface",
         description="describes them; ArcFace's interface, and no part in making pictures: antelopev2's and buffalo_l's "
         "are refused",
+    )
+    faces: Picks = Field(
+        default=(),
+        description="one entry a photo, or none at all: whose face is meant, 1 = leftmost; null = likest the others'",
     )
     hand_detector: ModelName | Literal["none"] = Field(
         default="hand_yolov9c", description="a YOLO; none: hands are not looked for"

@@ -133,7 +133,7 @@ def plan_of(work: Work[FluxFaceParams], image: Image, insight: Insight) -> Plan:
         InvalidInput, Permanent: as `FluxFace.run`.
     """
     params = work.params
-    subjects = subjects_of(work.inputs, insight, params.min_score)
+    subjects = subjects_of(work.inputs, params.faces, insight, params.min_score)
     faces = distinct(insight.find(image, min_score=params.min_score))
     check(faces)
     size = (image.shape[0], image.shape[1])

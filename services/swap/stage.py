@@ -8,6 +8,7 @@ from shared.contracts.base import Fraction
 from shared.contracts.brief import PROMPT_LIMIT_CHARACTERS
 from shared.flux.params import Held, Sampling
 from shared.models.name import ModelName
+from shared.vision.picks import Picks
 from shared.worker.operation import EngineSpec, Operation, Params, Stage
 
 
@@ -140,6 +141,10 @@ class FluxFaceParams(Params):
 
     model: ModelName = Field(default="inswapper_128", description="the swapper")
     encoder: ModelName = Field(default="buffalo_l", description="finds faces and describes them, as the swapper wants")
+    faces: Picks = Field(
+        default=(),
+        description="of `photos`, one entry each, or none at all: which face is given, 1 = leftmost; null = largest",
+    )
     alignment: Literal["insightface", "facefusion"] = Field(
         default="insightface", description="which of the published alignments brings faces upright"
     )

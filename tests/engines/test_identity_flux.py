@@ -276,6 +276,21 @@ def test_the_caller_may_pick_a_face(quick: Encoders) -> None:
     assert np.abs(right.astype(int) - expected).mean() > 10.0
 
 
+class Twice:
+    """Finds the astronaut's face, and her head as another."""
+
+    def find(self, *_: object) -> tuple[AntelopeFace, ...]:
+        points, vector = np.array(ASTRONAUT_POINTS), np.ones(512, np.float32)
+        head = AntelopeFace((170.0, 50.0, 120.0, 150.0), points, vector, 0.6)
+        return head, AntelopeFace((180.0, 70.0, 93.0, 120.0), points, vector, 0.9)
+
+
+def test_a_face_that_is_told_twice_counts_once(networks: Encoders) -> None:
+    """As the swap counts, so that a pick is the same person to both."""
+    with pytest.raises(InvalidInput, match=r"face 2 was picked, but photos\[1\] shows 1 face\."):
+        look(replace(networks, faces=cast("Antelope", Twice())), png(astronaut()), 2, params(), 1)
+
+
 def test_a_small_face_is_refused(engine: FluxEncoder) -> None:
     """93 pixels are told as they are, and are too few for whoever wants 100."""
     assert refusal(engine, marked_astronaut(), min_face_width_px=100.0) == (

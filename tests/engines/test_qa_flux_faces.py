@@ -110,9 +110,45 @@ def test_a_picture_cannot_gain_by_resembling_one_odd_photo() -> None:
 def test_of_a_photo_with_several_people_the_one_in_the_other_photos_is_meant(number: int) -> None:
     crowd = six_people()
     alone = face_of(crowd, number)
-    found = references_of((png(crowd), png(mirrored(alone))), RealFinder(), describer())
+    found = references_of((png(crowd), png(mirrored(alone))), (None, None), RealFinder(), describer())
     assert found.directions[0] @ found.directions[1] > 0.7
     assert (found.photos, found.with_several) == ((1, 2), (1,))
+
+
+@pytest.mark.parametrize(("pick", "passes"), [(4, True), (1, False), (6, False)])
+def test_a_picture_is_held_against_the_face_that_the_caller_picked(pick: int, passes: bool) -> None:
+    """Of a group photo, where no other photo tells who is meant."""
+    outcome = score(mirrored(face_of(six_people(), 3)), six_people(), faces=(pick,))
+    assert ("likeness" not in failed(Verdict.from_json(outcome.outputs["verdict"].data))) is passes
+    assert (outcome.facts["photos"], outcome.facts["photos_of_several_people"]) == ([1], [])
+
+
+def test_a_pick_says_who_is_meant_in_the_other_photos() -> None:
+    outcome = score(mirrored(face_of(six_people(), 3)), mirrored(six_people()), six_people(), faces=(None, 4))
+    assert "likeness" not in failed(Verdict.from_json(outcome.outputs["verdict"].data))
+    assert outcome.facts["photos_of_several_people"] == [1]
+
+
+def test_a_photo_with_fewer_faces_than_the_pick_is_left_out_and_named() -> None:
+    """The other detector saw more. That is no fault of the picture, and no error."""
+    outcome = score(astronaut(), six_people(), astronaut(), coffee(), faces=(7, None, 1))
+    assert outcome.facts["photos"] == [2]
+    assert (outcome.facts["photos_without_pick"], outcome.facts["photos_without_face"]) == ([1], [3])
+    assert Verdict.from_json(outcome.outputs["verdict"].data).passed
+
+
+def test_where_all_photos_are_left_out_the_picks_are_named() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        score(astronaut(), astronaut(), coffee(), faces=(2, 1))
+    assert str(refused.value) == (
+        "photos: face 2 was picked, but photos[1] shows 1 face to the verdict's detector; photos[2] shows none. "
+        "Crop the photos to the person who is meant, and pick no face in them."
+    )
+
+
+def test_picks_must_fit_the_photos() -> None:
+    with pytest.raises(InvalidInput, match="faces: 1 entries for 2 photos"):
+        score(astronaut(), astronaut(), astronaut(), faces=(1,))
 
 
 def test_the_subject_twice_fails() -> None:
@@ -172,7 +208,7 @@ def test_without_any_face_in_the_photos_the_fault_is_the_photos() -> None:
 
 def test_a_photo_that_is_no_picture_is_named() -> None:
     with pytest.raises(InvalidInput, match=r"photos\[2\]"):
-        references_of((png(astronaut()), b"no picture"), RealFinder(), describer())
+        references_of((png(astronaut()), b"no picture"), (None, None), RealFinder(), describer())
 
 
 def test_the_verdict_is_repeatable() -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from services.swap.flux_face import FluxFace
 from services.swap.stage import STAGE, FluxFaceParams, Target
 from services.swap.swapping.choice import choose, similarity
-from services.swap.swapping.subjects import subject_of
+from services.swap.swapping.subjects import subject_of, subjects_of
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.models.residency import Budget, Residency
 from shared.models.shelf import Shelf
@@ -111,6 +111,43 @@ def test_the_likest_face_is_found_among_others(two: FluxFace) -> None:
     outcome = run(two, image, [side_by_side(BLUE, RED)], targets=({"by": "likeness"},))
     assert changed(outcome, image) == [True, False]
     assert swapped(outcome)[0]["similarity_before"] > 0.7
+
+
+@pytest.mark.parametrize(
+    ("faces", "expected"),
+    [((), [True, False]), ((None,), [True, False]), ((1,), [False, True]), ((2,), [True, False])],
+)
+def test_the_face_that_the_caller_picked_is_given(
+    two: FluxFace, faces: tuple[int | None, ...], expected: list[bool]
+) -> None:
+    """Of a group photo, counted from the left; the largest, on the right, where none is picked."""
+    image = side_by_side(RED, BLUE)
+    outcome = run(two, image, [side_by_side(BLUE, RED)], targets=({"by": "likeness"},), faces=faces)
+    assert changed(outcome, image) == expected
+    assert swapped(outcome)[0]["similarity_before"] > 0.7
+
+
+def test_picks_are_of_the_first_subject_s_photos(tmp_path: Path) -> None:
+    """Of the others' the largest face is given."""
+    write(tmp_path, TWO)
+    insight = Insight(open_app(tmp_path / PACK, "cpu", BUFFALO_L, attributes=True))
+    largest, left = (face.embedding for face in insight.find(side_by_side(BLUE, RED)))
+    group = (png(side_by_side(BLUE, RED)),) * 2
+    first, second = subjects_of({"photos": group, "photos_3": group}, (1, None), insight, 0.5)
+    assert first.embedding == pytest.approx((left + largest) / 2, abs=1e-5)
+    assert second.embedding == pytest.approx(largest, abs=1e-5)
+
+
+def test_a_pick_beyond_the_faces_names_the_photo(two: FluxFace) -> None:
+    """Another person's face would be given."""
+    with pytest.raises(InvalidInput) as refused:
+        run(two, side_by_side(RED, BLUE), [astronaut(), hopper()], faces=(None, 3))
+    assert str(refused.value) == (
+        "photos[2]: face 3 was picked, but photos[2] shows 2 faces to the swapper's encoder. "
+        "Crop the photo to the person who is meant, and pick no face in it."
+    )
+    with pytest.raises(InvalidInput, match="faces: 1 entries for 2 photos"):
+        run(two, side_by_side(RED, BLUE), [astronaut(), hopper()], faces=(1,))
 
 
 @pytest.mark.parametrize(
@@ -213,12 +250,13 @@ def test_a_picture_without_a_face_passes_byte_for_byte_and_says_so(tmp_path: Pat
     outcome = run(flux, marked_astronaut(), [coffee(), marked_astronaut()])
     assert outcome.facts["photos_without_face"] == ["photos[1]"]
     assert len(swapped(outcome)) == 1
+    assert run(flux, marked_astronaut(), [coffee(), marked_astronaut()], faces=(1, 1)) == outcome
 
 
 def test_several_photos_are_the_mean_of_their_raw_descriptions(models: Path) -> None:
     insight = Insight(open_app(models / PACK, "cpu", BUFFALO_L, attributes=True))
     found = [insight.find(photo)[0].embedding for photo in (astronaut(), hopper())]
-    subject = subject_of("photos", [png(astronaut()), png(hopper())], insight, 0.5)
+    subject = subject_of("photos", [png(astronaut()), png(hopper())], (None, None), insight, 0.5)
     assert subject.embedding == pytest.approx(np.mean(found, axis=0), abs=1e-6)
     assert similarity(found[0], found[0]) == pytest.approx(1.0)
 
@@ -258,6 +296,8 @@ def test_a_face_that_was_detected_twice_counts_once(tmp_path: Path) -> None:
     outcome = run(engine(tmp_path), astronaut(), [hopper()], [crowd()])
     assert outcome.facts["faces"] == 1
     assert len(swapped(outcome)) == 1
+    with pytest.raises(InvalidInput, match=r"photos\[1\] shows 1 face to"):
+        run(engine(tmp_path), astronaut(), [hopper()], faces=(2,))
 
 
 def test_a_swapper_that_gives_no_numbers_is_an_error_and_no_black_face(tmp_path: Path) -> None:
