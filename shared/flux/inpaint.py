@@ -30,6 +30,9 @@ from shared.flux.latents import PIXELS_PER_LATENT, PIXELS_PER_TOKEN
 from shared.flux.schedules import MU, TABLE_LENGTH, shifted
 from shared.vision.blend import Mask
 
+ROUNDING: Final = 1e-6
+"""By how much a mask of 1 may miss it: a blur's weights, rounded to fp32, do not always add up to 1."""
+
 SIGMA_MIN: Final = float(shifted(np.array([1 / TABLE_LENGTH]), MU)[0])
 """The smallest sigma of ComfyUI's table, 3.16e-4, at which its differential denoising has let in the whole mask."""
 
@@ -64,12 +67,13 @@ def let_in(masks: Tensor, sigma: float, sigmas: Sequence[float]) -> Tensor:
 
     The threshold falls from 1 at the first of the sigmas to 0 at SIGMA_MIN, or at their last if it is above: what is 1
     is painted from the beginning, what is less from a later step on, what is next to 0 perhaps never. It is the rule of
-    ComfyUI's node but for one thing: at SIGMA_MIN itself, the last level of `karras`, the node lets in even what is 0,
-    by 0.0003 of noise; here what is 0 is never painted.
+    ComfyUI's node but for two things. At SIGMA_MIN itself, the last level of `karras`, the node lets in even what is 0,
+    by 0.0003 of noise; here what is 0 is never painted. And where a blurred mask's middle is less than 1 by ROUNDING,
+    the node paints nothing in the first step; here the middle is painted from the beginning all the same.
     """
     first, last = float(sigmas[0]), max(float(sigmas[-1]), SIGMA_MIN)
     threshold = (sigma - last) / (first - last) if first > last else 0.0
-    return ((masks >= threshold) & (masks > 0.0)).to(masks.dtype)
+    return ((masks + ROUNDING >= threshold) & (masks > 0.0)).to(masks.dtype)
 
 
 @torch.no_grad()

@@ -193,6 +193,13 @@ def test_differential_denoising_lets_in_more_at_each_step(scheduler: Any, at_las
     assert len({int(step.sum()) for step in steps}) == 8
 
 
+def test_differential_denoising_begins_at_once_where_a_blur_rounds_1_down() -> None:
+    """cv2's Gaussian of 11 pixels gives 1 - 6e-8 in the middle of a square of ones, as torchvision's of others."""
+    blurred = torch.full((1, 1, ROWS, COLUMNS), float(np.nextafter(np.float32(1), np.float32(0))))
+    assert torch.equal(let_in(blurred, LEVELS[0], LEVELS), torch.ones_like(blurred))
+    assert torch.equal(within(blurred, differential=True), within(torch.ones_like(blurred), differential=True))
+
+
 def test_differential_denoising_of_a_single_last_level_is_defined() -> None:
     """The node would divide nothing by nothing."""
     assert torch.equal(let_in(soft(), SIGMA_MIN, (SIGMA_MIN, 0.0)), (soft() > 0).float())
