@@ -164,6 +164,19 @@ def test_only_a_face_that_is_laid_back_larger_is_enlarged_first() -> None:
     assert psnr(plain, grown) > 38
 
 
+def test_a_face_that_was_enlarged_too_far_is_averaged_and_does_not_alias() -> None:
+    """A network makes four times 512 pixels of a face that is laid back at 560: its finest stripes become grey."""
+
+    def striped(face: Image) -> Image:
+        side = 4 * face.shape[0]
+        stripes = np.tile(np.array((0, 255), np.uint8), side // 2)
+        return np.ascontiguousarray(np.broadcast_to(stripes[None, :, None], (side, side, 3)))
+
+    picture, points = np.full((700, 700, 3), 128, np.uint8), TEMPLATE * (560 / SIDE_PX) + 60.0
+    made = restore_faces(picture, [points], Fake(same), larger=striped)
+    assert np.abs(made[150:550, 150:550].astype(int) - 128).max() <= 16
+
+
 def test_points_from_which_no_face_can_be_made_are_refused() -> None:
     with pytest.raises(InvalidInput, match="key points"):
         restore_faces(astronaut(), [np.zeros((5, 2))], Fake(red))

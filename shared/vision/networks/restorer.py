@@ -243,8 +243,13 @@ def _before(matrix: Affine, across: float, down: float) -> Affine:
 
 
 def _sized(face: Image, growth: float, larger: Larger | None) -> Image:
-    """The face at about the size that it is laid back at, if it is smaller; if it is larger, of more detail."""
-    if growth > 1:
-        return face if larger is None else larger(face)
+    """The face at about the size that it is laid back at, or smaller where there is no more of it.
+
+    What is larger, the face itself or what `larger` made of it, is averaged first: warping alone would alias.
+    """
+    if growth > 1 and larger is not None:
+        face = larger(face)
     side = max(round(SIDE_PX * growth), 1)
+    if face.shape[0] <= side:
+        return face
     return np.asarray(cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
