@@ -23,8 +23,8 @@ def read_manifest(store: ArtifactStore, subject: str, step_key: Digest) -> Manif
     return None if data is None else _parsed(data, key, subject, step_key)
 
 
-def write_manifest(store: ArtifactStore, manifest: Manifest) -> None:
-    """Commit a step. A manifest that stands is kept; one that cannot be read is replaced.
+def write_manifest(store: ArtifactStore, manifest: Manifest) -> Manifest:
+    """Commit a step; the manifest that stands from now on. One that stood is kept, one that cannot be read replaced.
 
     Raises:
         Transient: the store cannot be reached.
@@ -32,8 +32,12 @@ def write_manifest(store: ArtifactStore, manifest: Manifest) -> None:
     """
     key = manifest_key(manifest.subject, manifest.step_key)
     data = manifest.to_json()
-    if not store.put(key, data, JSON) and read_manifest(store, manifest.subject, manifest.step_key) is None:
+    if store.put(key, data, JSON):
+        return manifest
+    standing = read_manifest(store, manifest.subject, manifest.step_key)
+    if standing is None:
         store.replace(key, data, JSON)
+    return standing or manifest
 
 
 def _parsed(data: bytes, key: str, subject: str, step_key: Digest) -> Manifest | None:

@@ -197,9 +197,9 @@ def perform(prepared: Prepared, context: StepContext) -> tuple[Manifest, bool]:
         seconds=seconds,
         cost_usd=seconds * context.usd_per_hour / 3600,
     )
-    reaching(write_manifest, store, manifest)
+    committed = reaching(write_manifest, store, manifest)  # another's, where two did the step at once
     context.reached("manifest", message)
-    return manifest, False
+    return committed, False
 
 
 def _store_outputs(prepared: Prepared, outcome: Outcome, context: StepContext) -> dict[str, tuple[ArtifactRef, ...]]:

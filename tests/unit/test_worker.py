@@ -19,7 +19,9 @@ from shared.contracts.control import Control
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.event import TERMINAL, Event
 from shared.contracts.step import StepMessage
+from shared.storage.artifacts import store_artifact
 from shared.storage.layout import manifest_key
+from shared.storage.manifests import read_manifest, write_manifest
 from shared.worker.dispatch import Origin, step_outgoing
 from shared.worker.operation import Stage, Work
 from shared.worker.retry import RetryPolicy, RetryRule
@@ -286,6 +288,26 @@ def test_two_workers_with_the_same_step_at_once_end_in_one_result() -> None:
     assert done.event_id == again.event_id, "told twice, it is one happening"
     assert ran.count("a") == 2
     assert ran.count("!") == 1
+
+
+def test_two_workers_at_once_that_disagree_go_on_with_what_was_committed_first() -> None:
+    """As two kinds of GPU may. Else the job would go on twice, and be judged twice."""
+    ran.clear()
+    with running(REFINE, UPSCALE, QA) as alone:
+        alone.publish(first_message(alone.store))
+        result = alone.until_ended().result
+    assert result is not None
+    manifest = read_manifest(alone.store, SUBJECT, result.trail[0].key)
+    assert manifest is not None
+    with running(REFINE, UPSCALE, QA) as pipeline:
+        others = store_artifact(pipeline.store, SUBJECT, "intermediate", b"others", "application/octet-stream")
+        faster = manifest.model_copy(update={"outputs": {"text": (others,)}})
+        synthetic.during[0] = lambda work: write_manifest(pipeline.store, faster) if work.params.word == "." else None
+        pipeline.publish(first_message(pipeline.store))
+        result = pipeline.until_ended().result
+    synthetic.during[0] = lambda _: None
+    assert result is not None
+    assert pipeline.store.blobs[result.image.key] == b"others!"
 
 
 def test_stop_finishes_the_current_step_and_leaves_the_rest_on_the_queue() -> None:
