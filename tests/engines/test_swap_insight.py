@@ -1,6 +1,8 @@
 """InsightFace's packs: the published ones, one's own, and what they tell of a face."""
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +58,42 @@ def test_a_pack_is_lent_by_a_residency(folder: Path) -> None:
             assert len(slot.it.find(crowd())) == 6
     assert home.figures().loads == 1
     assert home.figures().device_bytes == sum((folder / file).stat().st_size for file in BUFFALO_L.files(True))
+
+
+class Disturbed:
+    """insightface's FaceAnalysis; while it looks at one picture another thread asks for another with it."""
+
+    def __init__(self) -> None:
+        self.score = 0.0
+        self.seen: dict[float, set[float]] = {}
+        self.finder = Insight(self)
+        self.other = threading.Thread(target=self.ask, args=(0.3,))
+        self.prepared = threading.Event()
+
+    def ask(self, score: float) -> None:
+        self.finder.find(np.zeros((8, 8, 3), np.uint8), min_score=score)
+
+    def prepare(self, ctx_id: int, det_thresh: float, det_size: tuple[int, int]) -> None:
+        assert (ctx_id, det_size[0]) == (0, det_size[1])
+        self.score = det_thresh
+        if threading.current_thread() is self.other:
+            self.prepared.set()
+
+    def get(self, _: Any) -> list[Any]:
+        mine = 0.3 if threading.current_thread() is self.other else 0.5
+        if mine == 0.5 and not self.other.ident:
+            self.other.start()
+            self.prepared.wait(0.2)  # in vain: it waits for its turn
+        self.seen.setdefault(mine, set()).add(self.score)
+        return []
+
+
+def test_threads_that_share_a_pack_take_turns() -> None:
+    """In one process identity and swap have one between them, and the detector keeps its bounds for who came last."""
+    app = Disturbed()
+    app.ask(0.5)
+    app.other.join()
+    assert app.seen == {0.5: {0.5}, 0.3: {0.3}}
 
 
 @pytest.mark.parametrize("pack", [BUFFALO_L, ANTELOPEV2])

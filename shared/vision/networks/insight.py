@@ -1,5 +1,6 @@
 """InsightFace's packs of models: they find a picture's faces and say whose they are, of which sex and how old."""
 
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class InsightFace:
 
 
 class Insight:
-    """Finds and describes faces. Keeps nothing from one picture to the next; used by one thread at a time.
+    """Finds and describes faces. Keeps nothing from one picture to the next. Threads may share it, and take turns.
 
     Sources: Guo et al. 2021, "Sample and Computation Redistribution for Efficient Face Detection" (SCRFD); Deng et al.
     2018, "ArcFace".
@@ -84,6 +85,7 @@ class Insight:
 
     def __init__(self, app: Any) -> None:
         self.app = app
+        self._turn = threading.Lock()
 
     def find(
         self, image: Image, det_size: int = 640, min_det_size: int = 320, min_score: float = 0.5
@@ -102,13 +104,18 @@ class Insight:
         """
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         for size in range(det_size, min_det_size - 1, -LADDER_STEP_PX):
-            self.app.prepare(ctx_id=0, det_thresh=min_score, det_size=(size, size))
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "`estimate` is deprecated", FutureWarning)  # in insightface
-                found = self.app.get(bgr)
+            found = self._seen(bgr, size, min_score)
             if found:
                 return tuple(sorted(map(_face, found), key=lambda face: (-face.area, face.box)))
         return ()
+
+    def _seen(self, bgr: Any, size: int, min_score: float) -> list[Any]:
+        """Faces at one size. The detector keeps size and score to itself, so nobody else may set them meanwhile."""
+        with self._turn, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`estimate` is deprecated", FutureWarning)  # in insightface
+            self.app.prepare(ctx_id=0, det_thresh=min_score, det_size=(size, size))
+            found: list[Any] = self.app.get(bgr)
+            return found
 
 
 def insight_key(place: Path, device: str) -> str:
