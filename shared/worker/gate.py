@@ -56,6 +56,7 @@ def goes_on(
 
     Not once one has passed or the attempts are used up; nor where one more, as dear and as long as the last, would
     cost the job more than its budget or end after its deadline. `borrowed_usd` is what `borrowed(records)` cost others.
+    Once the deadline has passed nothing is computed, and attempts that were made before are found until one is not.
     """
     last = records[-1].attempt
     if last.passed or last.number >= gate.attempts:
@@ -64,7 +65,9 @@ def goes_on(
     so_far = _spent(earlier)[1] + sum(record.attempt.cost_usd for record in records)
     if gate.max_cost_usd is not None and so_far + last.cost_usd + borrowed_usd > gate.max_cost_usd:
         return False
-    return ahead.deadline is None or at + timedelta(seconds=last.seconds) <= ahead.deadline
+    if ahead.deadline is None or ahead.deadline < at:
+        return True
+    return at + timedelta(seconds=last.seconds) <= ahead.deadline
 
 
 def next_attempt(ahead: StepMessage, gate: PinnedGate, last: Attempt, record: ArtifactRef) -> StepMessage:

@@ -253,7 +253,7 @@ class Worker:
     def _attempt(self, message: StepMessage, watch: Watch, previews: Previews) -> Dispatch:
         prepared: Prepared | None = None
         try:
-            self._still_wanted(message)
+            self._still_wanted(message, to_compute=message.gate is None)  # what stands may be a picture to keep
             prepared = prepare(message, self._engines)
             manifest, reused = perform(prepared, self._context(message, watch, previews))
             record = record_of(message, manifest, reused=reused)
@@ -357,6 +357,7 @@ class Worker:
 
     @contextmanager
     def _turn(self, prepared: Prepared, watch: Watch) -> Iterator[None]:
+        self._still_wanted(prepared.message)
         if prepared.residents is None:
             yield
             return
@@ -373,12 +374,12 @@ class Worker:
         finally:
             self._turnstile.leave()
 
-    def _still_wanted(self, message: StepMessage) -> None:
+    def _still_wanted(self, message: StepMessage, *, to_compute: bool = True) -> None:
         if self._current is None:
             raise _HandedBackError
         if self._cancelled.covers(message):
             raise Cancelled(f"job {message.job_id} was cancelled")
-        if message.deadline is not None and message.deadline < now():
+        if to_compute and message.deadline is not None and message.deadline < now():
             raise DeadlineExceeded(f"the job's deadline, {message.deadline.isoformat()}, has passed")
 
     def _reached(self, phase: Phase, message: StepMessage | None) -> None:

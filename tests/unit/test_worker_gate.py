@@ -204,6 +204,30 @@ def test_a_deadline_that_has_passed_in_a_further_attempt_leaves_the_best_so_far(
     assert [record.step for record in result.trail] == ["zero", "one", "two", "three"]
 
 
+def test_a_job_that_begins_again_after_its_deadline_keeps_the_best_of_what_stands(pipeline: Pipeline) -> None:
+    """As when its process ended in the second attempt, and comes up again too late."""
+    message_in_its_second_attempt(pipeline)
+    before = list(ran)
+    late = gated_message(pipeline.store).model_copy(update={"deadline": now() - timedelta(seconds=1)})
+    pipeline.publish(late)
+    result = result_of(pipeline.until_ended())
+    assert (result.kept, len(result.attempts or ())) == (1, 1)
+    assert ran == before, "nothing was computed"
+
+
+def test_attempts_that_were_all_made_in_time_are_all_found_after_the_deadline(pipeline: Pipeline) -> None:
+    pipeline.publish(gated_message(pipeline.store))
+    first = result_of(pipeline.until_ended())
+    pipeline.publish(gated_message(pipeline.store).model_copy(update={"deadline": now() - timedelta(seconds=1)}))
+    assert result_of(pipeline.until_ended()) == first
+
+
+def test_a_job_past_its_deadline_that_has_no_picture_expires(pipeline: Pipeline) -> None:
+    pipeline.publish(gated_message(pipeline.store).model_copy(update={"deadline": now() - timedelta(seconds=1)}))
+    assert pipeline.until_ended().kind == "expired"
+    assert ran == []
+
+
 def message_in_its_second_attempt(pipeline: Pipeline) -> StepMessage:
     """What lies among the dead letters of a job whose second attempt breaks."""
 
