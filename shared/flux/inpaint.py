@@ -59,7 +59,8 @@ def latent_mask(mask: Mask, width: int | None = None, height: int | None = None)
         raise InvalidInput("mask", found, f"Paint one whose sides are multiples of {PIXELS_PER_TOKEN} pixels.")
     whole = torch.from_numpy(np.ascontiguousarray(mask, np.float32))[None, None]
     _check_range(whole)
-    return interpolate(whole, (height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT), mode="bilinear")
+    scaled = interpolate(whole, (height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT), mode="bilinear")
+    return scaled.clamp(0.0, 1.0)  # weights that are rounded may add up to a little more
 
 
 def let_in(masks: Tensor, sigma: float, sigmas: Sequence[float]) -> Tensor:

@@ -7,10 +7,8 @@ next seed.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from services.swap.detailer.masks import resized, soften
 from services.swap.detailer.plan import Ready
@@ -18,7 +16,7 @@ from services.swap.stage import DetailParams
 from shared.contracts.errors import Permanent
 from shared.flux.decode import decode_all, encode_all
 from shared.flux.denoise import Away, Branch, Step
-from shared.flux.inpaint import denoise_within
+from shared.flux.inpaint import denoise_within, latent_mask
 from shared.flux.latents import PIXELS_PER_LATENT, noise
 from shared.vision.blend import Mask
 from shared.vision.codec import Image
@@ -103,11 +101,9 @@ def noise_mask(mask: Mask, params: DetailParams, width: int, height: int) -> Ten
 
     As in ComfyUI the mask is softened in the crop's own pixels and scaled straight to the latent, bilinearly.
     """
-    shape = (height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
     if not params.noise_mask:
-        return torch.ones(1, 1, *shape)
-    soft = torch.from_numpy(np.ascontiguousarray(soften(mask, params.noise_mask_feather)))
-    return interpolate(soft[None, None], shape, mode="bilinear").clamp(0.0, 1.0)
+        return torch.ones(1, 1, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
+    return latent_mask(soften(mask, params.noise_mask_feather), width, height)
 
 
 def _check_finite(latents: Tensor, whose: str) -> None:
