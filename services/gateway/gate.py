@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from shared.contracts.attempt import PinnedGate
 from shared.contracts.errors import InvalidInput
-from shared.contracts.gate import Gate
+from shared.contracts.gate import WEIGHT, Gate
 from shared.contracts.nearest import nearest
 from shared.contracts.recipe import Recipe
 from shared.contracts.request import JobRequest
 from shared.contracts.step import PinnedStep
 from shared.worker.operation import Operation
-
-WEIGHT = "identity_weight"
 
 
 def pin_gate(

@@ -7,6 +7,8 @@ from pydantic import Field
 from shared.contracts.base import Contract, Name, Usd
 
 MOST_ATTEMPTS = 8
+WEIGHT = "identity_weight"
+"""The parameter by which a step is held to the subject's identity."""
 
 AttemptCount = Annotated[int, Field(ge=1, le=MOST_ATTEMPTS)]
 IdentityWeight = Annotated[float, Field(ge=0.0, le=3.0)]

@@ -11,12 +11,11 @@ from shared.contracts.artifacts import ArtifactRef
 from shared.contracts.attempt import CHECK_NAME_CHARACTERS, MOST_CHECKS, Attempt, PinnedGate
 from shared.contracts.attempts import AttemptRecord
 from shared.contracts.event import JobResult
+from shared.contracts.gate import WEIGHT
 from shared.contracts.step import PinnedStep, StepMessage, StepRecord
 from shared.contracts.verdict import LIKENESS, SAME_PERSON, Verdict
 from shared.storage.digest import sha256
 from shared.worker.step import rewind
-
-WEIGHT = "identity_weight"
 
 
 def attempt_of(
