@@ -88,7 +88,8 @@ class FluxPhotoreal:
         height, width = image.shape[:2]
         words = self._studio.prompt(params.model, params.prompt)
         others = self._studio.prompt(params.model, params.negative_prompt) if params.cfg != 1.0 else None
-        levels = noise_levels(params, width, height, params.denoise)
+        # a shift that is taken from the size is a tile's: that is what the transformer sees at once
+        levels = noise_levels(params, min(width, params.tile), min(height, params.tile), params.denoise)
         side, overlap = params.tile // PIXELS_PER_LATENT, params.overlap // PIXELS_PER_LATENT
         cut = tiles(height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT, side, overlap)
         with self._studio.painting(params.model, None, strengths(params), offloaded=work.plan > 0) as painter:

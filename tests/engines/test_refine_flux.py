@@ -131,6 +131,12 @@ def test_a_larger_picture_is_painted_in_tiles_without_a_seam(engine: FluxPhotore
     assert steps[edges].max() <= np.delete(steps, edges).max()
 
 
+def test_a_shift_that_is_taken_from_the_size_is_a_tile_s(engine: FluxPhotoreal) -> None:
+    """The whole picture's would be beyond all that FLUX was trained with: of 4096 x 4096 nothing would be left."""
+    outcome = engine.run(work(photo(448, 144), tile=256, overlap=64, shift=None))
+    assert outcome.facts["first_sigma"] == pytest.approx(noise_levels(params(shift=None), 256, 144, 0.5)[0], abs=1e-6)
+
+
 @pytest.mark.parametrize(("width", "height"), [(70, 50), (65, 64), (15, 3), (1, 1)])
 def test_a_picture_of_any_size_keeps_it(engine: FluxPhotoreal, width: int, height: int) -> None:
     assert picture(engine.run(work(photo(width, height), steps=1))).shape == (height, width, 3)
