@@ -9,13 +9,12 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-import onnxruntime
 from insightface.app import FaceAnalysis
 from numpy.typing import NDArray
 
 from shared.contracts.errors import Permanent
 from shared.models.device import check_providers
-from shared.models.onnx import CPU, CUDA, OnnxResident
+from shared.models.onnx import OnnxResident, provider_of
 from shared.vision.boxes import Box
 from shared.vision.codec import Image
 
@@ -179,16 +178,14 @@ def open_app(place: Path, device: str, pack: Pack, attributes: bool = False) -> 
     Raises:
         Permanent: a file is no ONNX model, or onnxruntime cannot use the device.
     """
-    kind, _, number = device.partition(":")
-    provider = CUDA if kind == "cuda" else CPU
-    check_providers(onnxruntime.get_available_providers(), provider)
+    provider, providers = provider_of(device)
     wanted = [FINDS, DESCRIBES, *([GUESSES] if attributes else [])]
     try:
         app = FaceAnalysis(
             name=str(place),
             root=str(place.parent),
             allowed_modules=wanted,
-            providers=[(CUDA, {"device_id": number or "0"}), CPU] if provider == CUDA else [CPU],
+            providers=providers,
         )
     except Exception as error:  # onnxruntime's errors have no common root
         raise Permanent(
