@@ -207,6 +207,19 @@ def test_a_network_that_takes_many_faces_at_once_gets_them_at_once(folder: Path)
     assert np.array_equal(swapped_crop(many, crop, latent), swapped_crop(single, crop, latent))
 
 
+def test_a_network_that_takes_one_source_at_once_gets_one_face_at_once(folder: Path) -> None:
+    """Though its file leaves the number of faces open."""
+
+    def opened(*_: Any) -> Any:
+        taken = [
+            SimpleNamespace(name="target", shape=["N", 3, 256, 256]),
+            SimpleNamespace(name="source", shape=[1, 512]),
+        ]
+        return SimpleNamespace(get_inputs=lambda: taken, get_outputs=lambda: [None, None])
+
+    assert open_swapper("hyperswap", folder / "hyperswap.onnx", "cpu", opened).batch == 1
+
+
 def test_a_swapper_of_256_pixels_is_told_levels_from_minus_one_to_one(folder: Path) -> None:
     """As facefusion runs hyperswap: its result comes back the same way, and its source is of unit length."""
     swapper = open_swapper("hyperswap", folder / "hyperswap.onnx", "cpu")

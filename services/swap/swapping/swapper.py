@@ -139,7 +139,7 @@ def open_swapper(name: str, path: Path, device: str, opened: Callable[[Path, str
         for kind in KINDS:
             matrix = _matrix(path) if kind.has_matrix and kind.side_px == shape[2] else None
             if kind.side_px == shape[2] and kind.outputs == given and (matrix is not None) == kind.has_matrix:
-                batch = shape[0] if isinstance(shape[0], int) else None
+                batch = next((one for one in (shape[0], taken[told[0]][0]) if isinstance(one, int)), None)
                 return Swapper(name, kind, session, faces[0], told[0], batch, matrix)
     known = "; ".join(f"{kind.name}: {kind.side_px} pixels, {kind.outputs} outputs" for kind in KINDS)
     raise Permanent(
