@@ -89,7 +89,7 @@ class Disturbed:
 
 
 def test_threads_that_share_a_pack_take_turns() -> None:
-    """In one process identity and swap have one between them, and the detector keeps its bounds for who came last."""
+    """A Residency lends one object to all who ask, and its detector keeps the bounds of whoever came last."""
     app = Disturbed()
     app.ask(0.5)
     app.other.join()
