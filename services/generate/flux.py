@@ -83,8 +83,8 @@ class FluxGenerate:
         return self._used.models(params, [*required, params.identity_model])
 
     def resident_keys(self, params: FluxParams) -> AbstractSet[str]:
-        """The transformer with its identity modules. Words are often remembered, so text encoders are not named."""
-        return frozenset({self._studio.key(params.model, params.identity_model)})
+        """The transformer, whoever is to be seen. Words are often remembered, so text encoders are not named."""
+        return frozenset({self._studio.key(params.model)})
 
     def run(self, work: Work[FluxParams]) -> Outcome:
         """Output `image`: from noise, or from the picture at the input `image` where the operation has one.

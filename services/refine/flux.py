@@ -72,7 +72,7 @@ class FluxPhotoreal:
 
     def resident_keys(self, params: FluxPhotorealParams) -> AbstractSet[str]:
         """The transformer with its autoencoder. Words are often remembered, so text encoders are not named."""
-        return frozenset({self._studio.key(params.model, None)})
+        return frozenset({self._studio.key(params.model)})
 
     def run(self, work: Work[FluxPhotorealParams]) -> Outcome:
         """Output `image`, of the input's size. The noise is the whole picture's, so that tiles agree.

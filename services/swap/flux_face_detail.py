@@ -43,8 +43,8 @@ class FluxFaceDetail:
         return self._detailer.models(params, [params.identity_model, *encoder])
 
     def resident_keys(self, params: FluxFaceDetailParams) -> AbstractSet[str]:
-        """The transformer with its identity modules, the detector, and the encoder where faces are told apart."""
-        keys = self._detailer.resident_keys(params, params.identity_model)
+        """The transformer, whoever is to be seen, the detector, and the encoder where faces are told apart."""
+        keys = self._detailer.resident_keys(params)
         return (
             keys | {_encoder_key(self._encoder(params), self._detailer.device)} if params.whose == "subject" else keys
         )

@@ -28,8 +28,8 @@ class FluxHands:
         return self._detailer.models(params)
 
     def resident_keys(self, params: FluxHandsParams) -> AbstractSet[str]:
-        """The transformer, with whatever identity modules it has, and the detector."""
-        return self._detailer.resident_keys(params, None)
+        """The transformer and the detector."""
+        return self._detailer.resident_keys(params)
 
     def run(self, work: Work[FluxHandsParams]) -> Outcome:
         """Output `image`: the picture with its hands painted anew; as it came where there are none.

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from shared.contracts.errors import InvalidInput
 from shared.flux.loading import stored_bytes
 from shared.flux.lora import drop_lora, load_lora, use_loras
 from shared.flux.parts import adapter_file, proper_name
 from shared.flux.pulid.attention import PerceiverAttentionCA
+from shared.flux.pulid.injection import Attachment
 from shared.flux.speed import check_takes_loras
 
 ADAPTERS_KEPT = 8
@@ -24,9 +26,10 @@ class Painter(nn.Module):
     """One resident, since its parts are needed at once.
 
     Attributes:
-        transformer: a FluxTransformer2DModel, PuLID's modules attached if there are any.
+        transformer: a FluxTransformer2DModel, with seats for PuLID's modules.
         vae: diffusers' AutoencoderKL.
-        attentions: PuLID's modules.
+        attentions: PuLID's modules, of one identity model at a time.
+        identity_model: its name; None where there are none.
         lock: of whoever paints: adapters and caches are the transformer's, so one step at a time.
         adapters: LoRA adapters by their names and bytes, the least recently used first.
         booked: the bytes it was said to take where it computes; None where its parts take turns there.
@@ -34,7 +37,13 @@ class Painter(nn.Module):
     """
 
     def __init__(
-        self, transformer: Any, vae: Any, attentions: Sequence[PerceiverAttentionCA], booked: int | None
+        self,
+        transformer: Any,
+        vae: Any,
+        attentions: Sequence[PerceiverAttentionCA],
+        booked: int | None,
+        attachment: Attachment | None = None,
+        identity_model: str | None = None,
     ) -> None:
         super().__init__()
         self.transformer: Any = transformer
@@ -44,6 +53,26 @@ class Painter(nn.Module):
         self.adapters: OrderedDict[str, int] = OrderedDict()
         self.booked = booked
         self.sped_up = False
+        self.identity_model = identity_model
+        self._attachment = attachment
+
+    def sees(self, identity_model: str) -> bool:
+        """Whether its modules are this model's; those that were attached for good are whoever's made it."""
+        return self.identity_model == identity_model or (self._attachment is None and len(self.attentions) > 0)
+
+    def seat(self, attentions: Sequence[PerceiverAttentionCA], identity_model: str | None) -> None:
+        """Have identities seen by these modules, on its device already, in place of those that were there.
+
+        Raises:
+            InvalidInput: they are another transformer's; or it takes none.
+        """
+        if self._attachment is None:
+            raise InvalidInput(
+                "identity_model", "this painter takes no identity modules", "Make it with an attachment."
+            )
+        self._attachment.seat(attentions)
+        self.attentions = nn.ModuleList(attentions)
+        self.identity_model = identity_model
 
 
 @contextmanager

@@ -124,9 +124,12 @@ class Studio:
                 device ran out of memory within the block.
         """
         self._parts(model)
-        key = self.key(model, identity_model, offloaded=offloaded)
-        with self.residency.use(key, lambda: self._painter(model, key)) as painter, painter.lock, self._memory():
+        key = self.key(model, offloaded=offloaded)
+        wanted = f"{key}, {'' if identity_model is None else proper_name(identity_model)}"
+        with self.residency.use(key, lambda: self._painter(model, wanted)) as painter, painter.lock, self._memory():
             self._prepare(key, painter)
+            if identity_model is not None:
+                self._see(key, painter, proper_name(identity_model))
             with in_force(painter, self.folder, loras or {}, self.dtype, partial(self.residency.grow, key)):
                 yield painter
 
@@ -155,22 +158,15 @@ class Studio:
         with self.residency.use(key, lambda: ip_adapter_resident(*paths, self.dtype, self.device)) as reader:
             return Styles(read_style(reader, picture), read_style(reader, None))
 
-    def key(self, model: str, identity_model: str | None, *, offloaded: bool = False) -> str:
-        """What the Residency knows a painter by.
+    def key(self, model: str, *, offloaded: bool = False) -> str:
+        """What the Residency knows a painter by: the same whoever is to be seen.
 
-        Where nobody is to be seen, one with any identity modules will do if it is there: without a subject they do
-        nothing, bit by bit, and no second copy of the transformer is loaded.
+        Identity modules are put into it when they are first asked for, and stay: without a subject they do nothing, bit
+        by bit, and no second copy of the transformer is loaded.
         """
         speed = self.speed.model_dump_json(exclude_defaults=True)
         plan = OFFLOADED if self._offloads(wanted=offloaded) else "as fits"
-        base = f"{self.folder / proper_name(model)}, {self._precision}, {speed}, {plan}, "
-        if identity_model is not None:
-            return base + proper_name(identity_model)
-        near, far = (
-            sorted(key for key in keys if key.startswith(base))
-            for keys in (self.residency.on_device(), self.residency.on_host())
-        )
-        return next(iter([*near, *far]), base)
+        return f"{self.folder / proper_name(model)}, {self._precision}, {speed}, {plan}"
 
     def _offloads(self, *, wanted: bool) -> bool:
         whole = self.speed.fused_qkv or self.speed.fp8 or self.speed.first_block_cache
@@ -198,30 +194,32 @@ class Studio:
             host_bytes=0 if fits else size,
         )
 
-    def _painter(self, model: str, key: str) -> ModuleResident[Painter]:
-        """Whole on the device, or, where it does not fit, the transformer in host memory and its blocks in turns."""
-        files, (plan_wanted, identity_model) = parts(self.folder, model), key.rsplit(", ", 2)[1:]
-        pulid = pulid_file(self.folder, identity_model) if identity_model else None
+    def _painter(self, model: str, wanted: str) -> ModuleResident[Painter]:
+        """Whole on the device, or, where it does not fit, the transformer in host memory and its blocks in turns.
+
+        Args:
+            model: the transformer's.
+            wanted: its key, and the identity model that is to be in it from the start, or nothing.
+        """
+        files, (plan_wanted, identity_model) = parts(self.folder, model), wanted.rsplit(", ", 2)[1:]
         beside = stored_bytes(files.vae, self.dtype)
-        if pulid is not None:
-            beside += stored_bytes(pulid, self.dtype, lambda name: name.startswith(PULID))
+        if identity_model:
+            beside += self._identity_bytes(identity_model)
         need = footprint(files.transformer, self.dtype)
-        name = f"{model} with {identity_model or 'no identity'}, {self._precision}"
+        name = f"{model}{f' with {identity_model}' if identity_model else ''}, {self._precision}"
         first = Plan.GROUP_OFFLOAD if plan_wanted == OFFLOADED else Plan.RESIDENT
         plan = plan_for(name, need, beside, self.residency.budget, first)
         whole = plan is Plan.RESIDENT
 
         def read() -> Painter:
             transformer: Any = load_transformer(files.transformer, self.dtype)
-            attentions: list[PerceiverAttentionCA] = []
-            if pulid is not None:
-                loaded = load_pulid(pulid, self.dtype, "cpu", builder_of(self.folder, identity_model))
-                attentions = cast(list[PerceiverAttentionCA], list(loaded.pulid_ca))
-                attach(transformer, attentions)
+            attentions = self._identity(identity_model) if identity_model else []
+            attachment = attach(transformer, attentions)
             vae = load_vae(files.vae, self.dtype, "cpu")
             if not whole:
                 settle(transformer, plan, self.device)
-            return Painter(transformer, vae, attentions, need.weights + beside if whole else None)
+            booked = need.weights + beside if whole else None
+            return Painter(transformer, vae, attentions, booked, attachment, identity_model or None)
 
         return ModuleResident(
             name if whole else f"{name}, by {plan.value}",
@@ -232,6 +230,37 @@ class Studio:
             host_bytes=0 if whole else need.weights,
             moves=_everything if whole else _beside,
         )
+
+    def _see(self, key: str, painter: Painter, identity_model: str) -> None:
+        """Have an identity model's modules in a painter that is on the device, in place of another's.
+
+        Raises:
+            InvalidInput, Permanent, IntegrityError: they are missing, damaged or another transformer's.
+            ResourceExhausted: there is no room for them. Either way there are none in it then.
+        """
+        if painter.sees(identity_model):
+            return
+        size = self._identity_bytes(identity_model)
+        if painter.identity_model is not None:
+            gone = bytes_of(painter.attentions)
+            painter.seat([], None)
+            self.residency.grow(key, -gone)
+        self.residency.grow(key, size)
+        try:
+            painter.seat([one.to(self.device) for one in self._identity(identity_model)], identity_model)
+        except BaseException:
+            self.residency.grow(key, -size)
+            raise
+
+    def _identity_bytes(self, identity_model: str) -> int:
+        """Of the modules, without what encodes photos."""
+        path = pulid_file(self.folder, identity_model)
+        return stored_bytes(path, self.dtype, lambda name: name.startswith(PULID))
+
+    def _identity(self, identity_model: str) -> list[PerceiverAttentionCA]:
+        """The modules, in host memory."""
+        path, build = pulid_file(self.folder, identity_model), builder_of(self.folder, identity_model)
+        return cast(list[PerceiverAttentionCA], list(load_pulid(path, self.dtype, "cpu", build).pulid_ca))
 
     @contextmanager
     def _memory(self) -> Iterator[None]:

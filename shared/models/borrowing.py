@@ -51,12 +51,15 @@ class Words(_Data):
 
 
 class Painting(_Data):
-    """A transformer with an identity's modules in it and its autoencoder: one resident."""
+    """A transformer with an identity's modules in it and its autoencoder: one resident, whatever the identity."""
 
     model: str
     identity_model: str | None
     need: Footprint
     beside: NonNegativeInt
+    """Its autoencoder."""
+    attentions: NonNegativeInt = 0
+    """The identity's modules, which are put into the transformer when it is there already."""
     fp8_saves: NonNegativeInt = 0
 
     @property
@@ -112,7 +115,8 @@ def borrowing(
             model=painted.name,
             identity_model=None if identity is None else identity.name,
             need=_footprint(painted),
-            beside=_autoencoder_bytes(its_own) + (0 if identity is None else _attentions(identity)),
+            beside=_autoencoder_bytes(its_own),
+            attentions=0 if identity is None else _attentions(identity),
             fp8_saves=0 if fp8 is None or painted.size < SMALL_BYTES else FP8_SAVES[fp8],
         ),
     )

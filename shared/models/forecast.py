@@ -114,9 +114,23 @@ class _StandIn:
         self.saves = saves
         self.smaller: Sequence[Smaller] = ()
         self.is_fresh = False
+        self.identity: str | None = None
+        self.attentions = 0
+        self._first: tuple[str | None, int] = (None, 0)
+
+    def starts_with(self, identity: str | None, attentions: int) -> "_StandIn":
+        """The identity's modules are in it whenever it is loaded."""
+        self._first = (identity, attentions)
+        return self
+
+    @property
+    def grown(self) -> int:
+        """What identity modules take more than those that it was loaded with."""
+        return self.attentions - self._first[1]
 
     def load(self) -> "_StandIn":
         self.is_fresh = True
+        self.identity, self.attentions = self._first
         return self
 
     def to_device(self) -> None:
@@ -135,6 +149,7 @@ class _Process:
         self._speed = speed
         self._job = 0
         self._remembered: set[tuple[str, str]] = set()
+        self._called: dict[str, str] = {}
 
     def begin(self) -> None:
         """The next job."""
@@ -156,12 +171,14 @@ class _Process:
                 _placed(held.enter_context(self._residency.use(one.name, partial(_whole, one)))) for one in asked.held
             ]
             if asked.painting is not None:
-                key = self._key(asked.painting)
+                key = asked.painting.model
                 used = held.enter_context(self._residency.use(key, partial(self._painter, asked.painting)))
                 peak = max(peak, self._residency.figures().device_bytes)
                 if used.is_fresh and used.saves:
                     self._residency.grow(key, -used.saves)
                 used.is_fresh = False
+                self._see(asked.painting, used)
+                self._called[key] = used.name
                 placed.append(_placed(used))
             peak = max(peak, self._residency.figures().device_bytes)
         after = self._residency.figures()
@@ -173,7 +190,7 @@ class _Process:
             moves=after.moves_to_device - before.moves_to_device,
             moved_bytes=after.bytes_to_device - before.bytes_to_device,
             peak_bytes=peak,
-            on_device=tuple(sorted(self._residency.on_device())),
+            on_device=tuple(sorted(self._called.get(key, key) for key in self._residency.on_device())),
         )
 
     def _are_new(self, asked: Words) -> bool:
@@ -190,19 +207,20 @@ class _Process:
         on_device, on_host = (asked.bytes, 0) if fits else (0, asked.bytes)
         return _StandIn(asked.name, asked.bytes, Plan.RESIDENT.value if fits else ON_CPU, on_device, on_host)
 
-    def _key(self, asked: Painting) -> str:
-        """As `shared.flux.studio`: where nobody is to be seen, one with any identity's modules will do."""
-        if asked.identity_model is not None:
-            return asked.name
-        near, far = (
-            sorted(key for key in keys if key.startswith(f"{asked.model} with "))
-            for keys in (self._residency.on_device(), self._residency.on_host())
-        )
-        return next(iter([*near, *far]), asked.name)
+    def _see(self, asked: Painting, used: _StandIn) -> None:
+        """As `shared.flux.studio`: an identity's modules are put into the transformer that is there."""
+        if asked.identity_model is None or used.identity == asked.identity_model:
+            return
+        if used.attentions:
+            self._residency.grow(asked.model, -used.attentions)
+        used.identity, used.attentions = None, 0
+        self._residency.grow(asked.model, asked.attentions)
+        used.identity, used.attentions, used.name = asked.identity_model, asked.attentions, asked.name
 
     def _painter(self, asked: Painting) -> _StandIn:
         first = Plan.GROUP_OFFLOAD if self._speed.group_offload else Plan.RESIDENT
-        plan = plan_for(asked.name, asked.need, asked.beside, self._residency.budget, first)
+        beside = asked.beside + asked.attentions
+        plan = plan_for(asked.name, asked.need, beside, self._residency.budget, first)
         whole = plan is Plan.RESIDENT
         needing = [name for name in WHOLE if getattr(self._speed, name)]
         if needing and not whole:
@@ -212,12 +230,12 @@ class _Process:
             )
         return _StandIn(
             asked.name,
-            asked.need.weights + asked.beside,
+            asked.need.weights + beside,
             plan.value,
-            needs(asked.need, asked.beside)[plan].device_bytes,
+            needs(asked.need, beside)[plan].device_bytes,
             0 if whole else asked.need.weights,
             asked.fp8_saves if whole else 0,
-        )
+        ).starts_with(asked.identity_model, asked.attentions)
 
 
 def _whole(asked: Whole) -> _StandIn:
@@ -225,4 +243,4 @@ def _whole(asked: Whole) -> _StandIn:
 
 
 def _placed(one: _StandIn) -> Placed:
-    return Placed(name=one.name, how=one.how, device_bytes=one.device_bytes - one.saves)
+    return Placed(name=one.name, how=one.how, device_bytes=one.device_bytes - one.saves + one.grown)

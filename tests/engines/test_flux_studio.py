@@ -42,7 +42,7 @@ def folder() -> Iterator[Path]:
 
 
 def studio(folder: Path, budget: Budget = LARGE, dtype: torch.dtype = torch.float32, **speed: Any) -> Studio:
-    return Studio(folder, "cpu", dtype, Residency(budget, wait_s=0.0), Speed(**speed))
+    return Studio(folder, "cpu", dtype, Residency(budget, wait_s=0.0), Speed(**speed), compiler="eager")
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def test_two_stages_of_a_process_share_one_flux(folder: Path) -> None:
         figures = process.figures()
         assert figures.loads == 1
         assert figures.device_bytes == figures.bytes_loaded == bytes_of(one)
-        assert process.on_device() == {generate.key("tiny", NEW)} == {detailer.key("tiny", NEW)}
+        assert process.on_device() == {generate.key("tiny")} == {detailer.key("tiny")}
 
 
 def test_two_stages_of_a_process_encode_the_same_words_once(folder: Path) -> None:
@@ -114,11 +114,65 @@ def test_encoders_that_were_replaced_encode_anew(tmp_path: Path) -> None:
     assert torch.equal(after.sequence, studio(tmp_path).prompt("tiny", "a doctor").sequence)
 
 
-def test_each_version_of_pulid_and_each_precision_is_a_model_of_its_own(folder: Path) -> None:
-    of = studio(folder)
-    assert of.key("tiny", OLD) != of.key("tiny", NEW) != studio(folder, dtype=torch.bfloat16).key("tiny", NEW)
-    assert not torch.equal(painted(of, OLD, identity=True), painted(of, NEW, identity=True))
+def test_each_precision_is_a_model_of_its_own(folder: Path) -> None:
+    assert studio(folder).key("tiny") != studio(folder, dtype=torch.bfloat16).key("tiny")
+
+
+@pytest.mark.parametrize(
+    "speed",
+    [
+        {},
+        {"group_offload": True},
+        {"fused_qkv": True, "first_block_cache": 1e-9},
+        {"fp8": "weights"},
+    ],
+    ids=lambda speed: "-".join(speed) or "plain",
+)
+def test_an_identity_model_is_put_into_the_flux_that_is_there(folder: Path, speed: dict[str, Any]) -> None:
+    """Read once for who sees nobody and then somebody, by either model: what is painted is as of one of its own."""
+    wanted = {model: painted(studio(folder, **speed), model, identity=model is not None) for model in (None, NEW, OLD)}
+    of = studio(folder, **speed)
+    for model in (None, NEW, None, OLD):
+        found = painted(of, model, identity=model is not None)
+        torch.testing.assert_close(found, wanted[model], atol=1e-5, rtol=0)
+        if not speed:
+            assert torch.equal(found, wanted[model])
+        with of.painting("tiny", model) as painter:
+            size = of.residency.figures().device_bytes
+            assert speed.get("group_offload") or size == bytes_of(painter)
+    assert not torch.equal(wanted[OLD], wanted[NEW])
+    assert of.residency.figures().loads == 1
+
+
+def test_identity_modules_move_with_the_flux_that_they_were_put_into(folder: Path) -> None:
+    """Booked there and back; dropped, nothing is left of them."""
+    whole, _ = sizes(folder)
+    of = studio(folder, Budget(max(whole, ENCODERS_BYTES), whole + ENCODERS_BYTES))
+    painted(of, None)
+    before = painted(of, NEW, identity=True)
+    assert of.residency.figures().device_bytes == whole
+    of.prompt("tiny", "a doctor")
+    assert (of.residency.figures().device_bytes, of.residency.figures().host_bytes) == (ENCODERS_BYTES, whole)
+    assert torch.equal(painted(of, NEW, identity=True), before)
     assert of.residency.figures().loads == 2
+    of.residency.drop_idle()
+    assert of.residency.figures().device_bytes == of.residency.figures().host_bytes == 0
+
+
+def test_identity_modules_that_cannot_be_had_leave_the_flux_as_it_was(folder: Path) -> None:
+    """Missing, or without room; who asks for those that there are gets them."""
+    of = studio(folder)
+    before, booked = painted(of, None), of.residency.figures().device_bytes
+    with pytest.raises(Permanent, match="absent"):
+        painted(of, "absent")
+    assert torch.equal(painted(of, None), before)
+    assert of.residency.figures().device_bytes == booked
+    tight = studio(folder, Budget(booked, 2 * booked))
+    painted(tight, None)
+    with pytest.raises(ResourceExhausted):
+        painted(tight, NEW)
+    assert torch.equal(painted(tight, None), before)
+    assert tight.residency.figures().device_bytes == booked
 
 
 def test_who_is_to_see_nobody_takes_the_flux_that_is_there(folder: Path) -> None:
@@ -183,7 +237,7 @@ def test_adapters_and_fused_projections_exclude_each_other(folder: Path) -> None
 
 def test_speed_is_applied_once_after_the_identity_modules(folder: Path) -> None:
     plain, quick = studio(folder), studio(folder, fused_qkv=True, first_block_cache=1e-9)
-    assert plain.key("tiny", NEW) != quick.key("tiny", NEW)
+    assert plain.key("tiny") != quick.key("tiny")
     assert_same(painted(quick, identity=True), painted(plain, identity=True))
     assert not torch.equal(painted(quick), painted(quick, identity=True))
     with quick.painting("tiny", NEW) as painter:
@@ -229,7 +283,7 @@ def test_a_step_that_ran_out_of_memory_can_ask_for_it(folder: Path) -> None:
         assert painter.booked is None
         assert_same(predicted(painter), before)
     quick = studio(folder, fused_qkv=True)
-    assert quick.key("tiny", NEW, offloaded=True) == quick.key("tiny", NEW)
+    assert quick.key("tiny", offloaded=True) == quick.key("tiny")
 
 
 def test_adapters_work_where_blocks_take_turns(folder: Path) -> None:
@@ -255,7 +309,7 @@ def test_text_encoders_and_painter_take_turns_where_they_do_not_fit_together(fol
     of = studio(folder, Budget(max(whole, ENCODERS_BYTES), whole + ENCODERS_BYTES))
     first = of.prompt("tiny", "a doctor")
     painted(of)
-    assert of.residency.on_device() == {of.key("tiny", NEW)}
+    assert of.residency.on_device() == {of.key("tiny")}
     of.prompt("tiny", "a nurse")
     painted(of)
     figures = of.residency.figures()
@@ -299,10 +353,10 @@ def test_a_painter_that_is_dropped_is_gone(folder: Path, group_offload: bool) ->
 
 def test_running_out_of_memory_is_told_and_lets_go_of_what_nobody_uses(folder: Path) -> None:
     of = studio(folder)
-    painted(of, OLD)
+    of.prompt("tiny", "a doctor")
     with pytest.raises(ResourceExhausted, match=r"cpu ran out of memory .* 1 models"), of.painting("tiny", NEW):
         raise torch.OutOfMemoryError("tried to allocate 2 GiB")
-    assert of.residency.on_device() == {of.key("tiny", NEW)}
+    assert of.residency.on_device() == {of.key("tiny")}
 
 
 # Several at once

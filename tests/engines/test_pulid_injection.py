@@ -384,6 +384,60 @@ def test_cached_and_compiled_it_agrees() -> None:
 # Coming and going
 
 
+def test_modules_may_be_seated_later_and_leave_their_seats_to_others() -> None:
+    """Over a cache and compiled blocks, too; whoever has seen nobody sees nobody still, bit by bit."""
+    _dynamo.reset()
+    call, sets = IdentityCall([_subject()]), [_attentions(2) for _ in range(2)]
+    for one in sets[1]:
+        for weight in one.parameters():
+            weight.mul_(2)
+
+    def made(attentions: list[PerceiverAttentionCA]) -> Any:
+        transformer = _transformer(doubles=1, singles=1)
+        attach(transformer, attentions)
+        return transformer
+
+    nobody, wanted = _run(made([])), [_run(made(one), call) for one in sets]
+    assert not torch.equal(*wanted)
+    plain, quick = _transformer(doubles=1, singles=1), _transformer(doubles=1, singles=1)
+    seats = [attach(one) for one in (plain, quick)]
+    quick.enable_cache(FirstBlockCacheConfig(threshold=1e-9))
+    quick.compile_repeated_blocks(backend="eager")
+    with quick.cache_context("nobody"):
+        torch.testing.assert_close(_run(quick), nobody, atol=1e-5, rtol=0)
+    assert torch.equal(_run(plain), nobody)
+    for number, attentions in enumerate(sets):
+        for seating in seats:
+            seating.seat(attentions)
+        assert torch.equal(_run(plain, call), wanted[number])
+        assert torch.equal(_run(plain), nobody)
+        with quick.cache_context(f"set {number}"):
+            torch.testing.assert_close(_run(quick, call), wanted[number], atol=1e-5, rtol=0)
+
+
+def test_other_modules_in_the_seats_compile_nothing() -> None:
+    _dynamo.reset()
+    transformer = _transformer(doubles=1, singles=1)
+    attachment, call = attach(transformer, _attentions(2)), IdentityCall([_subject()])
+    transformer.compile_repeated_blocks(backend="eager", fullgraph=True)
+    _run(transformer)
+    _run(transformer, call)
+    attachment.seat(_attentions(2))
+    with _dynamo.config.patch(error_on_recompile=True):
+        _run(transformer, call)
+        attachment.seat([])
+        _run(transformer)
+
+
+def test_who_is_to_be_seen_where_nobody_can_be_is_an_error(transformer: Any) -> None:
+    attachment = attach(transformer)
+    _run(transformer)
+    with pytest.raises(InvalidInput, match="has no identity modules"):
+        _run(transformer, IdentityCall([_subject()]))
+    with pytest.raises(InvalidInput, match="there are 2, but"):
+        attachment.seat(_attentions(2))
+
+
 def test_detached_the_model_is_what_it_was(transformer: Any, attentions: list[PerceiverAttentionCA]) -> None:
     """Bit-equal output, the same attributes on every module, the same state; and it may be attached again."""
     plain, attributes, state = _run(transformer), _attributes(transformer), list(transformer.state_dict())

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from doctor_image_gen.cli import plan
 from doctor_image_gen.cli.plan import to_run
 from doctor_image_gen.recipes import find_recipe
-from shared.models.borrowing import FLUX_1, Borrowing, Painting, Whole, Words, borrowing
+from shared.models.borrowing import FLUX_1, PULID_ATTENTIONS_BYTES, Borrowing, Painting, Whole, Words, borrowing
 from shared.models.catalogue import load_models
 from shared.models.forecast import ON_CPU, Forecast, StepForecast, StepToRun, forecast
 from shared.models.memory import WORKING_BYTES, Memory, Plan
@@ -63,6 +63,18 @@ def test_generate_and_the_detailers_read_one_flux(vram: float) -> None:
     assert steps["generate"].loads == 2
     assert all(FLUX in {one.name for one in steps[name].models} for name in ("generate", "hands", "face_detail"))
     assert [steps[name].loads for name in ("hands", "face_detail")] == [1, 1], "a detector each, and no transformer"
+
+
+def test_a_flux_that_is_there_for_nobody_takes_the_identity_s_modules() -> None:
+    """Where another model painted the scene hands come first, for whom nobody is to be seen."""
+    found = told(80, recipe="portrait-klein")
+    steps = {step.step: step for step in found.first}
+    assert {one.name for one in steps["hands"].models} >= {"flux1-dev"}
+    assert {one.name for one in steps["face_detail"].models} >= {FLUX}
+    assert steps["face_detail"].loads == 1, "a detector, and no transformer"
+    before, after = steps["face"], steps["face_detail"]
+    assert after.peak_bytes - before.peak_bytes < PULID_ATTENTIONS_BYTES + 0.2 * GB
+    assert [step.loads for step in found.later if step.step in {"hands", "face_detail"}] == [0, 0]
 
 
 def test_on_80_gb_all_models_stay() -> None:

@@ -104,14 +104,14 @@ class Detailer:
         detector = self._detector(params)
         return {**self._used.models(params, beside), detector.name: detector.digest}
 
-    def resident_keys(self, params: DetailParams, identity_model: str | None) -> frozenset[str]:
+    def resident_keys(self, params: DetailParams) -> frozenset[str]:
         """The transformer and the detector. Words are often remembered, so text encoders are not named.
 
         Raises:
             InvalidInput, Permanent, IntegrityError: as `models`.
         """
         detector = yolo_key(self._detector(params).path, self.device)
-        return frozenset({self.studio.key(params.model, identity_model), detector})
+        return frozenset({self.studio.key(params.model), detector})
 
     def run(self, work: Work[How], what: str, who: Who | None = None, judge: Judge | None = None) -> Outcome:
         """Output `image`: the picture, painted anew in places; byte for byte as it came where there is nothing to do.

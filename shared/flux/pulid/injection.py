@@ -10,6 +10,7 @@ then enable a cache, then compile.
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -26,11 +27,38 @@ _KEY = "pulid_frame"
 Forward = Callable[..., Any]
 
 
-class Attachment:
-    """A transformer whose blocks see identities; `detach` makes it what it was."""
+class Seat:
+    """After a block: the cross-attention by which identities are seen there. Without one nobody can be."""
 
     def __init__(self) -> None:
+        self.attention: PerceiverAttentionCA | None = None
+
+
+class Attachment:
+    """A transformer whose blocks see identities; `detach` makes it what it was.
+
+    Args:
+        transformer: a FluxTransformer2DModel.
+        seats: one for each of `sites(transformer)`.
+    """
+
+    def __init__(self, transformer: Any, seats: Sequence[Seat]) -> None:
+        self._transformer: Any = transformer
+        self._seats = seats
         self._replaced: list[tuple[nn.Module, Forward, Forward | None]] = []
+
+    def seat(self, attentions: Sequence[PerceiverAttentionCA]) -> None:
+        """Have identities seen by these modules from now on, and by no others; by none, where there are none.
+
+        At any time: what caches and compilers laid over the blocks looks for them in their seats.
+
+        Raises:
+            InvalidInput: their number or width does not match.
+        """
+        if attentions:
+            _check_modules(self._transformer, attentions)
+        for seat, attention in zip_longest(self._seats, attentions):
+            seat.attention = attention
 
     def replace(self, module: nn.Module, forward: Forward) -> None:
         """Let `module` run `forward`, and remember what it ran before."""
@@ -63,27 +91,29 @@ def sites(transformer: Any) -> list[nn.Module]:
     ]
 
 
-def attach(transformer: Any, attentions: Sequence[PerceiverAttentionCA]) -> Attachment:
+def attach(transformer: Any, attentions: Sequence[PerceiverAttentionCA] = ()) -> Attachment:
     """Let a transformer see the identities of `shared.flux.pulid.context.identity`. Before caching and compiling.
 
     The modules stay the caller's: they are not registered with the transformer, and must be on its device.
 
     Args:
         transformer: a FluxTransformer2DModel.
-        attentions: one for each of `sites(transformer)`.
+        attentions: one for each of `sites(transformer)`; none where they are seated later (`Attachment.seat`).
 
     Raises:
         InvalidInput: the number or width of the modules does not match, PuLID is attached already, or a cache is
             enabled, which would then not see the identity.
     """
-    places = sites(transformer)
-    _check(transformer, attentions, places)
-    found = dict(zip(places, attentions, strict=True))
-    attachment = Attachment()
+    if attentions:
+        _check_modules(transformer, attentions)
+    _check_fresh(transformer)
+    seats = {block: Seat() for block in sites(transformer)}
+    attachment = Attachment(transformer, list(seats.values()))
+    attachment.seat(attentions)
     for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
-        attention = found.get(block)
-        attachment.replace(block, _passing(block.forward) if attention is None else _seeing(block.forward, attention))
-    attachment.replace(transformer, _handing_down(transformer.forward))
+        seat = seats.get(block)
+        attachment.replace(block, _passing(block.forward) if seat is None else _seeing(block.forward, seat))
+    attachment.replace(transformer, _handing_down(transformer.forward, next(iter(seats.values()))))
     return attachment
 
 
@@ -129,12 +159,15 @@ def _contribution(attention: PerceiverAttentionCA, image: Tensor, one: Presence)
     return answer * one.mask.to(image.dtype)[:, None]
 
 
-def _handing_down(original: Forward) -> Forward:
+def _handing_down(original: Forward, first: Seat) -> Forward:
     """Read the context once, outside of any compiled block, and hand it down as an argument."""
 
     @wraps(original)
     def forward(*args: Any, joint_attention_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
-        handed = {**(joint_attention_kwargs or {}), _KEY: current_frame()}
+        frame = current_frame()
+        if frame.present and first.attention is None:
+            raise InvalidInput("identity", "the transformer has no identity modules", "Seat them first.")
+        handed = {**(joint_attention_kwargs or {}), _KEY: frame}
         return original(*args, joint_attention_kwargs=handed, **kwargs)
 
     forward.__dict__[_KEY] = True
@@ -163,8 +196,8 @@ def _passing(original: Forward) -> Forward:
     return forward
 
 
-def _seeing(original: Forward, attention: PerceiverAttentionCA) -> Forward:
-    """A block after which the frame's subjects are seen.
+def _seeing(original: Forward, seat: Seat) -> Forward:
+    """A block after which the frame's subjects are seen. Without subjects nobody looks who sits there.
 
     A function of its own: PyTorch counts how often it compiles one, and gives up at `recompile_limit`.
     """
@@ -180,7 +213,9 @@ def _seeing(original: Forward, attention: PerceiverAttentionCA) -> Forward:
         rest = dict(joint_attention_kwargs or {})
         frame: Frame = rest.pop(_KEY, NOBODY)
         text, image = original(hidden_states, encoder_hidden_states, temb, image_rotary_emb, rest)
-        return _packed(text), _packed(injected(attention, image, frame))
+        if frame.present and seat.attention is not None:
+            image = injected(seat.attention, image, frame)
+        return _packed(text), _packed(image)
 
     return forward
 
@@ -194,7 +229,8 @@ def _packed(tokens: Tensor) -> Tensor:
     return tokens.flatten(0, 1).view(tokens.shape)
 
 
-def _check(transformer: Any, attentions: Sequence[PerceiverAttentionCA], places: list[nn.Module]) -> None:
+def _check_modules(transformer: Any, attentions: Sequence[PerceiverAttentionCA]) -> None:
+    places = sites(transformer)
     if len(attentions) != len(places):
         doubles, singles = len(transformer.transformer_blocks), len(transformer.single_transformer_blocks)
         found = f"there are {len(attentions)}, but {doubles} double and {singles} single blocks want {len(places)}"
@@ -203,6 +239,9 @@ def _check(transformer: Any, attentions: Sequence[PerceiverAttentionCA], places:
         if attention.norm2.normalized_shape != (transformer.inner_dim,):
             found = f"are made for width {attention.norm2.normalized_shape[0]}, the model has {transformer.inner_dim}"
             raise InvalidInput("attentions", found, "Load the PuLID weights that were made for this model.")
+
+
+def _check_fresh(transformer: Any) -> None:
     if hasattr(transformer.forward, _KEY):
         raise InvalidInput("transformer", "PuLID is attached to it already", "Detach it first.")
     if transformer.is_cache_enabled:
