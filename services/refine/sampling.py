@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from services.refine.tiles import Blend, Tile
-from shared.flux.denoise import Away, Branch, Step, forget_earlier_runs, predict
+from shared.flux.denoise import Away, Branch, Step, caches_of_its_own, predict
 
 
 @torch.no_grad()
@@ -41,22 +41,22 @@ def denoise_in_tiles(
         The latent [1, C, h, w] at the last sigma, fp32.
     """
     x = x.float()
-    forget_earlier_runs(transformer)
     blend, count = Blend(cut, fade, x.device), len(sigmas) - 1
-    for number in range(count):
-        now, after = float(sigmas[number]), float(sigmas[number + 1])
-        velocities = []
-        for place, tile in enumerate(cut):
-            part = tile.of(x)
-            # each tile has a cache of its own of what it gave in earlier steps
-            velocity = predict(transformer, part, now, branch, guidance, number, f"cond {place}", count)
-            if away is not None and away.cfg != 1.0 and number >= away.start_step:
-                other = predict(transformer, part, now, away.branch, guidance, number, f"uncond {place}", count)
-                velocity = other + away.cfg * (velocity - other)
-            velocities.append(velocity)
-            on_tile((number + (place + 1) / len(cut)) / count)
-        whole = blend.together(velocities)
-        foreseen = x - now * whole
-        x = x + (after - now) * whole
-        on_step(Step(number + 1, count, now, foreseen))
+    with caches_of_its_own(transformer):
+        for number in range(count):
+            now, after = float(sigmas[number]), float(sigmas[number + 1])
+            velocities = []
+            for place, tile in enumerate(cut):
+                part = tile.of(x)
+                # each tile has a cache of its own of what it gave in earlier steps
+                velocity = predict(transformer, part, now, branch, guidance, number, f"cond {place}", count)
+                if away is not None and away.cfg != 1.0 and number >= away.start_step:
+                    other = predict(transformer, part, now, away.branch, guidance, number, f"uncond {place}", count)
+                    velocity = other + away.cfg * (velocity - other)
+                velocities.append(velocity)
+                on_tile((number + (place + 1) / len(cut)) / count)
+            whole = blend.together(velocities)
+            foreseen = x - now * whole
+            x = x + (after - now) * whole
+            on_step(Step(number + 1, count, now, foreseen))
     return x

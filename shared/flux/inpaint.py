@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from shared.contracts.errors import InvalidInput
-from shared.flux.denoise import Away, Branch, Step, forget_earlier_runs, guided
+from shared.flux.denoise import Away, Branch, Step, caches_of_its_own, guided
 from shared.flux.latents import PIXELS_PER_LATENT, PIXELS_PER_TOKEN
 from shared.flux.schedules import MU, TABLE_LENGTH, shifted
 from shared.vision.blend import Mask
@@ -113,17 +113,17 @@ def denoise_within(
     """
     _check(noise, latents, masks)
     noise, latents, masks = noise.float(), latents.to(noise.device).float(), masks.to(noise.device).float()
-    forget_earlier_runs(transformer)
     count = len(sigmas) - 1
     x = float(sigmas[0]) * noise + (1.0 - float(sigmas[0])) * latents
-    for number in range(count):
-        now, after = float(sigmas[number]), float(sigmas[number + 1])
-        inside = let_in(masks, now, sigmas) if differential else masks
-        shown = x * inside + (now * noise + (1.0 - now) * latents) * (1.0 - inside)
-        velocity = guided(transformer, shown, now, branch, guidance, away, number, count)
-        foreseen = (shown - now * velocity) * inside + latents * (1.0 - inside)
-        x = foreseen + (after / now) * (x - foreseen)
-        on_step(Step(number + 1, count, now, foreseen))
+    with caches_of_its_own(transformer):
+        for number in range(count):
+            now, after = float(sigmas[number]), float(sigmas[number + 1])
+            inside = let_in(masks, now, sigmas) if differential else masks
+            shown = x * inside + (now * noise + (1.0 - now) * latents) * (1.0 - inside)
+            velocity = guided(transformer, shown, now, branch, guidance, away, number, count)
+            foreseen = (shown - now * velocity) * inside + latents * (1.0 - inside)
+            x = foreseen + (after / now) * (x - foreseen)
+            on_step(Step(number + 1, count, now, foreseen))
     return x
 
 

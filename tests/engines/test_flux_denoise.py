@@ -164,6 +164,32 @@ def test_a_cache_keeps_the_branches_apart_and_nothing_for_the_next_run() -> None
     assert torch.equal(run(eager), first)
 
 
+def kept(model: Any) -> list[str]:
+    """The branches of which a cache holds tensors."""
+    registries = (getattr(module, "_diffusers_hook", None) for module in model.modules())
+    hooks = (hook for registry in registries if registry is not None for hook in registry.hooks.values())
+    managers = (getattr(hook, "state_manager", None) for hook in hooks)
+    return [name for one in managers if one is not None for name in one._state_cache]  # noqa: SLF001
+
+
+def test_a_run_leaves_no_tensors_in_a_cache_even_if_it_is_cancelled() -> None:
+    """They would stay on the device, in nobody's books, until the next run."""
+    model, held = tiny.transformer(), []
+    model.enable_cache(FirstBlockCacheConfig(threshold=100.0))
+
+    def look(step: Step) -> None:
+        held.append(kept(model))
+        if step.number == 2:
+            raise Cancelled
+
+    denoise(model, noise(WIDTH, HEIGHT, 7), BETA[:2], Branch(words(1)), 3.5, on_step=look)
+    assert kept(model) == []
+    with pytest.raises(Cancelled):
+        denoise(model, noise(WIDTH, HEIGHT, 7), BETA, Branch(words(1)), 3.5, on_step=look)
+    assert kept(model) == []
+    assert all("cond" in one for one in held)
+
+
 def test_guidance_is_told_to_the_model() -> None:
     x = noise(WIDTH, HEIGHT, 7)
     low, high = (predict(transformer(), x, 0.7, Branch(words(1)), guidance, 0, "cond") for guidance in (1.0, 7.0))
