@@ -6,9 +6,12 @@ from typing import Any, Generic, TypeVar
 
 import onnxruntime
 
-from shared.contracts.errors import Permanent
+from shared.contracts.errors import DevicePoisoned, DoctorGenError, Permanent, ResourceExhausted
 from shared.models.device import check_providers
 from shared.models.residency import Smaller
+from shared.worker.errors import classify
+
+onnxruntime.disable_telemetry_events()  # official builds may report sessions; a worker tells its owner alone
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -34,17 +37,36 @@ def open_session(path: Path, device: str) -> Any:
 
     Raises:
         Permanent: it is no ONNX model, or onnxruntime cannot use the device.
+        ResourceExhausted, DevicePoisoned: as `unopened`.
     """
     wanted, providers = provider_of(device)
     try:
         session = onnxruntime.InferenceSession(str(path), providers=providers)
     except Exception as error:  # onnxruntime's errors have no common root
-        raise Permanent(
-            f"{path} is no model that onnxruntime can load ({type(error).__name__}: {error}). "
-            f"`doctorgen models verify {path.parent.name}` says whether it is damaged."
-        ) from error
+        wrong = f"{path} is no model that onnxruntime can load"
+        mend = f"`doctorgen models verify {path.parent.name}` says whether it is damaged."
+        raise unopened(path, error, wrong, mend) from error
     check_providers(session.get_providers(), wanted)
     return session
+
+
+def unopened(path: Path, error: Exception, wrong: str, mend: str) -> DoctorGenError:
+    """What it means that onnxruntime could not open a model: nothing is wrong with it where there was no room.
+
+    Args:
+        path: the model's.
+        error: onnxruntime's.
+        wrong: what is wrong with the model otherwise.
+        mend: and how to go about it.
+
+    Returns:
+        ResourceExhausted where memory ran out, DevicePoisoned after an error that the device does not get over, else
+        Permanent.
+    """
+    kind, said = classify(error), f"({type(error).__name__}: {error})"
+    if kind in {ResourceExhausted, DevicePoisoned}:
+        return kind(f"{path} could not be opened {said}.")
+    return Permanent(f"{wrong} {said}. {mend}")
 
 
 class OnnxResident(Generic[Opened]):

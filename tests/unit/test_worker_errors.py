@@ -16,6 +16,7 @@ from shared.worker.errors import account_of, classify
         (MemoryError(), ResourceExhausted),
         (OSError(errno.ENOSPC, "full"), ResourceExhausted),
         (RuntimeError("OpenCV: Insufficient memory"), ResourceExhausted),
+        (RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 4096"), ResourceExhausted),
         (ZeroDivisionError("bug"), Permanent),
         (InvalidInput("photos[1]", "no face", "Send another."), InvalidInput),
     ],

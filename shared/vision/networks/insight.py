@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shared.contracts.errors import Permanent
 from shared.models.device import check_providers
-from shared.models.onnx import OnnxResident, provider_of
+from shared.models.onnx import OnnxResident, provider_of, unopened
 from shared.vision.boxes import Box
 from shared.vision.codec import Image
 
@@ -177,6 +177,7 @@ def open_app(place: Path, device: str, pack: Pack, attributes: bool = False) -> 
 
     Raises:
         Permanent: a file is no ONNX model, or onnxruntime cannot use the device.
+        ResourceExhausted, DevicePoisoned: as `shared.models.onnx.unopened`.
     """
     provider, providers = provider_of(device)
     wanted = [FINDS, DESCRIBES, *([GUESSES] if attributes else [])]
@@ -188,10 +189,9 @@ def open_app(place: Path, device: str, pack: Pack, attributes: bool = False) -> 
             providers=providers,
         )
     except Exception as error:  # onnxruntime's errors have no common root
-        raise Permanent(
-            f"{place} holds no {pack.name} that insightface can load ({type(error).__name__}: {error}). "
-            f"`doctorgen models verify {pack.name}` says which file is wrong."
-        ) from error
+        wrong = f"{place} holds no {pack.name} that insightface can load"
+        mend = f"`doctorgen models verify {pack.name}` says which file is wrong."
+        raise unopened(place, error, wrong, mend) from error
     if app.models.keys() != set(wanted):
         raise Permanent(
             f"{place} holds models for {', '.join(app.models)}, where {pack.detector} finds and {pack.recogniser} "
