@@ -20,6 +20,7 @@ from shared.models.settings import models_folder
 from shared.models.shelf import Shelf
 from shared.vision.codec import Image, decode
 from shared.vision.networks.image_models import ImageModel, precision
+from shared.vision.networks.insight import distinct
 from shared.vision.networks.restorer import restore_faces
 from shared.vision.output import image_output
 from shared.worker.operation import Outcome, Work
@@ -140,7 +141,7 @@ class FluxImage:
             return image, 0
         device = require_device(self._device, torch_facts())
         with finder(place.finder, device, self._lender()) as find:
-            faces = find.find(image)
+            faces = distinct(find.find(image))
         if not faces:
             return image, 0
         network = held.enter_context(restorer(place.restorer, device, self._lender()))

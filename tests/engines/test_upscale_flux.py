@@ -18,6 +18,7 @@ from shared.contracts.errors import InvalidInput, Permanent
 from shared.models.residency import Budget, Residency
 from shared.vision.codec import Image, decode, encode_png
 from shared.vision.networks import tiny_esrgan, tiny_faces, tiny_restorer
+from shared.vision.networks.insight import ANTELOPEV2
 from shared.worker.operation import Outcome, Work
 from tests.pictures import astronaut, difference, psnr
 
@@ -155,6 +156,14 @@ def test_faces_are_restored_afterwards_and_the_rest_stays(engine: FluxImage, res
     assert told == sorted(told)
     assert (told[-2] < 1, told[-1]) == (True, 1.0)
     assert residency.on_device() == engine.resident_keys(given.params)
+
+
+def test_a_face_that_is_told_twice_is_restored_once(folder: Path, engine: FluxImage) -> None:
+    """A head, and its face alone: boxes that overlap too little for the detector to see that they are one."""
+    tiny_faces.write(folder / "doubling")
+    tiny_faces.write_detector(folder / "doubling" / ANTELOPEV2.detector, ((0.5, 0.5, 0.5), (0.5, 0.5, 0.31)))
+    outcome = engine.run(work(photo(), width=640, height=640, **FACES | {"face_encoder": "doubling"}))
+    assert outcome.facts["faces"] == 1
 
 
 def test_hidden_faces_need_no_models(engine: FluxImage) -> None:
