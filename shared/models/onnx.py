@@ -16,6 +16,10 @@ onnxruntime.disable_telemetry_events()  # official builds may report sessions; a
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 
+EXACT_AND_LEAN = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+"""onnxruntime's own choices time each new shape of input and take the fastest, so that the same input may give other
+bytes next time, and double the memory they hold whenever it is short."""
+
 Opened = TypeVar("Opened")
 
 
@@ -29,7 +33,7 @@ def provider_of(device: str) -> tuple[str, list[Any]]:
     if kind != "cuda":
         return CPU, [CPU]
     check_providers(onnxruntime.get_available_providers(), CUDA)
-    return CUDA, [(CUDA, {"device_id": number or "0"}), CPU]
+    return CUDA, [(CUDA, {"device_id": number or "0", **EXACT_AND_LEAN}), CPU]
 
 
 def open_session(path: Path, device: str) -> Any:
