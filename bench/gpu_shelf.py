@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper
-from spandrel.architectures.ESRGAN import ESRGAN  # type: ignore[import-untyped]
-from spandrel.architectures.RestoreFormer import RestoreFormer  # type: ignore[import-untyped]
+from spandrel.architectures.ESRGAN import ESRGAN
+from spandrel.architectures.RestoreFormer import RestoreFormer
 
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
 from shared.vision.networks import tiny_esrgan, tiny_faces, tiny_restorer, tiny_swapper, tiny_yolo, tiny_yunet

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from spandrel import ModelLoader  # type: ignore[import-untyped]
-from spandrel.architectures.Compact import Compact  # type: ignore[import-untyped]
-from spandrel.architectures.ESRGAN import ESRGAN  # type: ignore[import-untyped]
+from spandrel import ModelLoader
+from spandrel.architectures.Compact import Compact
+from spandrel.architectures.ESRGAN import ESRGAN
 
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.residents import bytes_of

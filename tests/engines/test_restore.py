@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from spandrel import MAIN_REGISTRY  # type: ignore[import-untyped]
-from spandrel.architectures.GFPGAN import GFPGAN  # type: ignore[import-untyped]
-from spandrel_extra_arches import EXTRA_REGISTRY  # type: ignore[import-untyped]
-from spandrel_extra_arches.architectures.CodeFormer import CodeFormer  # type: ignore[import-untyped]
+from spandrel import MAIN_REGISTRY
+from spandrel.architectures.GFPGAN import GFPGAN
+from spandrel_extra_arches import EXTRA_REGISTRY
+from spandrel_extra_arches.architectures.CodeFormer import CodeFormer
 from torch import Tensor, nn
 
 from shared.contracts.errors import InvalidInput, Permanent

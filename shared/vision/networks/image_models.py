@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from spandrel import MAIN_REGISTRY, ModelTiling, canonicalize_state_dict  # type: ignore[import-untyped]
+from spandrel import MAIN_REGISTRY, ModelTiling, canonicalize_state_dict
 from torch import Tensor, nn
 
 from shared.contracts.errors import InvalidInput, Permanent
@@ -207,7 +207,7 @@ def _codeformer(path: Path) -> Any:
             f"{path.name} is a CodeFormer, whose code is not installed (S-Lab License, non-commercial): install "
             "spandrel_extra_arches, or name GFPGANv1.4 or RestoreFormer++."
         )
-    from spandrel_extra_arches.architectures.CodeFormer import (  # type: ignore[import-untyped] # noqa: PLC0415
+    from spandrel_extra_arches.architectures.CodeFormer import (  # noqa: PLC0415
         CodeFormerArch,
     )
 

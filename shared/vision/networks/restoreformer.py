@@ -7,9 +7,9 @@ place of 8, and attention to the encoder's features at 32 x 32 as well as at 16 
 from collections.abc import Mapping
 from typing import Any
 
-from spandrel import ImageModelDescriptor, SizeRequirements  # type: ignore[import-untyped]
-from spandrel.architectures.RestoreFormer import RestoreFormer, RestoreFormerArch  # type: ignore[import-untyped]
-from spandrel.architectures.RestoreFormer.__arch import restoreformer_arch  # type: ignore[import-untyped]
+from spandrel import ImageModelDescriptor, SizeRequirements
+from spandrel.architectures.RestoreFormer import RestoreFormer, RestoreFormerArch
+from spandrel.architectures.RestoreFormer.__arch import restoreformer_arch
 from torch import Tensor
 
 HEADS = 4

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from spandrel.architectures.ESRGAN import ESRGAN  # type: ignore[import-untyped]
+from spandrel.architectures.ESRGAN import ESRGAN
 
 FILE = "tiny-esrgan.safetensors"
 

@@ -7,7 +7,7 @@ no fewer than 68 million weights.
 from pathlib import Path
 
 import torch
-from spandrel.architectures.RestoreFormer import RestoreFormer  # type: ignore[import-untyped]
+from spandrel.architectures.RestoreFormer import RestoreFormer
 
 from shared.vision.networks.restoreformer import RestoreFormerPlusPlus
 from shared.vision.networks.tiny_esrgan import save
