@@ -34,6 +34,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 MOST_SAMPLING_STEPS = 8
+SEED = 7
 
 
 def stand_ins(recipe: str) -> dict[str, Any]:
