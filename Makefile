@@ -8,8 +8,10 @@ DEMO := .demo
 demo: $(VENV)/.installed
 	DOCTORGEN_DATA_DIR=$(DEMO)/data $(BIN)/python -m doctor_image_gen.demo $(DEMO)
 
+# What starts no server runs on two processors at once, a thread each: torch's own threads would be in each other's way.
 test: $(VENV)/.tested servers lint types
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/unit tests/engines
+	$(BIN)/python -m pytest --ignore tests/unit --ignore tests/engines
 
 unit: $(VENV)/.tested
 	$(BIN)/python -m pytest -n 2 tests/unit
