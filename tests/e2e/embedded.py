@@ -3,6 +3,7 @@
 python -m tests.e2e.embedded DATA_DIR USER_FOLDER PHOTO SCENARIO...
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -22,4 +23,5 @@ def main(data_dir: str, user_folder: str, photo: str, *scenarios: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell has in the background
     main(*sys.argv[1:])

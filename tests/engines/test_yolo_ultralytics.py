@@ -90,12 +90,14 @@ def theirs(case: Case, model: Any, photo: Image, iou: float = 0.7) -> NDArray[np
 def test_of_the_same_file_we_tell_the_same_boxes_scores_classes_and_order(
     case_of: Callable[[str], Case], kind: str, name: str, iou: float
 ) -> None:
-    """To the rounding of x + width: both ask onnxruntime."""
+    """To the rounding of x + width: both ask onnxruntime. Of equal scores ultralytics' sorting puts either first."""
     case = case_of(kind)
     wanted, found = theirs(case, str(case.file), PHOTOS[name], iou), ours(case, PHOTOS[name], iou)
     assert len(wanted) > 10
     assert found.shape == wanted.shape
-    assert np.abs(found - wanted).max() < 1e-3
+    assert np.abs(found[:, 4] - wanted[:, 4]).max() < 1e-6
+    apart = np.abs(found[:, None] - wanted[None]).max(axis=2)
+    assert max(apart.min(axis=0).max(), apart.min(axis=1).max()) < 1e-3
 
 
 @pytest.mark.parametrize("kind", ["v8", "v9"])
