@@ -58,6 +58,7 @@ class FluxScorer:
         self._shelf = Shelf(folder or models_folder())
         self._device = device or wanted_device()
         self._residency = residency
+        self._found: dict[tuple[str, str, str], _Networks] = {}
 
     def models(self, params: FluxScoreParams) -> Mapping[str, str]:
         """Digests of the weights.
@@ -115,12 +116,15 @@ class FluxScorer:
             yield Eyes(eyes.it, describer.it, found.recogniser.name, seeker.it)
 
     def _networks(self, params: FluxScoreParams) -> _Networks:
-        hands = params.hand_detector
-        found = _Networks(
-            detector=single(self._shelf, params.detector, ONNX, "detector"),
-            recogniser=single(self._shelf, params.recogniser, ONNX, "recogniser"),
-            hands=None if hands == "none" else single(self._shelf, hands, ONNX, "hand_detector"),
-        )
+        named = (params.detector, params.recogniser, params.hand_detector)
+        if named not in self._found:
+            hands = params.hand_detector
+            self._found[named] = _Networks(
+                detector=single(self._shelf, params.detector, ONNX, "detector"),
+                recogniser=single(self._shelf, params.recogniser, ONNX, "recogniser"),
+                hands=None if hands == "none" else single(self._shelf, hands, ONNX, "hand_detector"),
+            )
+        found = self._found[named]
         pack = has_a_part(found.recogniser.name, found.recogniser.digest)
         if pack is not None:
             raise InvalidInput(

@@ -64,6 +64,7 @@ class FluxImage:
         self._shelf = Shelf(folder or models_folder())
         self._device = device or wanted_device()
         self._residency = residency
+        self._places: dict[tuple[object, ...], Place] = {}
 
     def models(self, params: FluxImageParams) -> Mapping[str, str]:
         """Digests of the weights; none of the method `lanczos` without a face restorer.
@@ -116,7 +117,12 @@ class FluxImage:
         return Outcome({"image": image_output(result, "result")}, facts)
 
     def _place(self, params: FluxImageParams) -> Place:
-        return place_of(self._shelf, params)
+        named = (
+            params.method, params.upscaler, params.face_restorer, params.face_encoder, params.face_visibility > 0
+        )  # fmt: skip
+        if named not in self._places:
+            self._places[named] = place_of(self._shelf, params)
+        return self._places[named]
 
     def _tiled(self, held: ExitStack, place: Place, work: Work[FluxImageParams]) -> Tiled | None:
         """The network, borrowed, and the tiles that there is room for; None where none is wanted."""
