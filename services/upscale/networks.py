@@ -6,14 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.upscale.stage import FluxImageParams
-from shared.contracts.errors import InvalidInput, Permanent
+from shared.contracts.errors import InvalidInput
 from shared.models.catalogue import load_models
-from shared.models.onnx import OnnxResident
 from shared.models.residency import Residency
 from shared.models.shelf import Shelf
 from shared.models.single import Single, single
 from shared.vision.networks.image_models import ImageModel, Kind, image_model_key, image_model_resident
-from shared.vision.networks.insight import PACKS, Insight, Pack, locate, open_app
+from shared.vision.networks.insight import (
+    PACKS,
+    Insight,
+    Pack,
+    insight_key,
+    insight_resident,
+    locate,
+    own_pack,
+)
 from shared.vision.networks.restorer import Restorer, restorer_key, restorer_resident
 from shared.vision.weights import sha256_of
 
@@ -73,7 +80,7 @@ def keys_of(place: Place, device: str) -> frozenset[str]:
     if place.restorer is not None:
         keys.add(restorer_key(place.restorer.path, device))
     if place.finder is not None:
-        keys.add(_finder_key(place.finder, device))
+        keys.add(insight_key(place.finder.place, device, attributes=False))
     return frozenset(keys)
 
 
@@ -116,17 +123,9 @@ def finder(of: Finder, device: str, residency: Residency) -> Iterator[Insight]:
         Permanent: a file is no model, or onnxruntime cannot use the device.
         ResourceExhausted: it does not fit.
     """
-
-    def resident() -> OnnxResident[Insight]:
-        files = [of.place / file for file in of.pack.files(attributes=False)]
-        return OnnxResident(f"{of.name} of {of.place}", files, lambda: Insight(open_app(of.place, device, of.pack)))
-
-    with residency.use(_finder_key(of, device), resident) as slot:
+    key = insight_key(of.place, device, attributes=False)
+    with residency.use(key, lambda: insight_resident(of.place, of.pack, device, attributes=False)) as slot:
         yield slot.it
-
-
-def _finder_key(of: Finder, device: str) -> str:
-    return f"{of.place} without sex and age on {device}"
 
 
 def _file(shelf: Shelf, name: str, role: Kind, field: str) -> Single:
@@ -141,11 +140,7 @@ def _finder(shelf: Shelf, name: str) -> Finder:
         pack = PACKS[known.name]
         return Finder(known.name, locate(shelf.folder / known.name, pack), pack)
     folder = shelf.folder / name
-    for pack in PACKS.values():
-        if all((folder / file).is_file() for file in pack.files(attributes=False)):
-            return Finder(name, folder, Pack(name, pack.detector, pack.recogniser))
-    wanted = " or ".join(" and ".join(pack.files(attributes=False)) for pack in PACKS.values())
-    raise Permanent(f"{folder} holds no pack of InsightFace: it is to hold {wanted}.")
+    return Finder(name, folder, own_pack(folder, name, attributes=False))
 
 
 def _check_role(name: str, role: str, field: str) -> None:

@@ -117,21 +117,22 @@ class Insight:
             return found
 
 
-def insight_key(place: Path, device: str) -> str:
+def insight_key(place: Path, device: str, attributes: bool = True) -> str:
     """What a Residency knows `insight_resident` by."""
-    return f"{place} with sex and age on {device}"
+    return f"{place} {'with' if attributes else 'without'} sex and age on {device}"
 
 
-def insight_resident(place: Path, pack: Pack, device: str) -> OnnxResident[Insight]:
-    """Detector, recogniser and guesser of sex and age, as a Resident that lends a Slot.
+def insight_resident(place: Path, pack: Pack, device: str, attributes: bool = True) -> OnnxResident[Insight]:
+    """Detector, recogniser and, unless told otherwise, guesser of sex and age, as a Resident that lends a Slot.
 
     Args:
         place: the folder of the files, as `locate` finds it.
         pack: their names.
         device: `cpu`, `cuda` or `cuda:<index>`.
+        attributes: whether sex and age are guessed.
     """
-    files = [place / file for file in pack.files(attributes=True)]
-    return OnnxResident(f"{pack.name} of {place}", files, lambda: Insight(open_app(place, device, pack, True)))
+    files = [place / file for file in pack.files(attributes)]
+    return OnnxResident(f"{pack.name} of {place}", files, lambda: Insight(open_app(place, device, pack, attributes)))
 
 
 def locate(folder: Path, pack: Pack, attributes: bool = False) -> Path:
@@ -153,16 +154,18 @@ def locate(folder: Path, pack: Pack, attributes: bool = False) -> Path:
     )
 
 
-def own_pack(folder: Path, name: str) -> Pack:
+def own_pack(folder: Path, name: str, attributes: bool = True) -> Pack:
     """The pack in a folder of one's own, whose files are called as one of the published packs' are.
+
+    Without `attributes` it need not have what guesses sex and age.
 
     Raises:
         Permanent: none is there whole.
     """
     for pack in PACKS.values():
-        if all((folder / file).is_file() for file in pack.files(attributes=True)):
+        if all((folder / file).is_file() for file in pack.files(attributes)):
             return Pack(name, pack.detector, pack.recogniser, pack.attributes)
-    known = "; ".join(f"{', '.join(pack.files(attributes=True))} as {pack.name} has" for pack in PACKS.values())
+    known = "; ".join(f"{', '.join(pack.files(attributes))} as {pack.name} has" for pack in PACKS.values())
     raise Permanent(f"{folder} holds no pack of InsightFace. It is to hold {known}.")
 
 
