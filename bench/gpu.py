@@ -233,7 +233,7 @@ def fastest_kernel(bench: Bench) -> Attention:
 
 def measure_product(bench: Bench) -> None:
     """The rate of one large product: how the limit's 790 TFLOP/s stand on this machine, today."""
-    side = 8192 if bench.machine is FULL else 64
+    side = 64 if bench.machine.small else 8192
     with made_there(bench.machine):
         one, other = torch.randn(side, side), torch.randn(side, side)
     one @ other
@@ -246,7 +246,7 @@ def measure_product(bench: Bench) -> None:
 def reported(bench: Bench) -> Iterator[Figure]:
     """Seconds, memory and ratios of what has been measured; bounds on the machine that they are meant for."""
     few, aim, many = bench.machine.steps
-    full, aimed = bench.machine is FULL, AIMED_AT in bench.device_name
+    full, aimed = not bench.machine.small, AIMED_AT in bench.device_name
     limits = {OURS_FP8: FP8_LIMIT_S}
     aims = {OURS: 3.3, OURS_FP8: 2.2} if aimed else {}
     for way in bench.ways:
@@ -312,7 +312,7 @@ def measure_all(bench: Bench) -> None:
     if find_spec("torchao") is None:
         bench.note("fp8 is left out: torchao is not installed.")
     else:
-        kind = "weights_and_activations" if bench.machine is FULL else "weights"
+        kind = "weights" if bench.machine.small else "weights_and_activations"
         narrow = settings.model_copy(update={"fp8": kind})
         tried(bench, OURS_FP8, lambda bench, way: measure_ours(bench, way, narrow), to_come=0)
     tried(bench, UNSET, measure_unset, to_come=0)

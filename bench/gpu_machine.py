@@ -46,6 +46,8 @@ class Machine:
     """Few, those of the aim, many."""
     kernels: tuple[Attention, ...]
     compiler: str
+    small: bool = False
+    """Tiny models, whose seconds and bytes mean nothing."""
 
 
 FULL = Machine(
@@ -71,13 +73,14 @@ SMALL = Machine(
     steps=(1, 2, 4),
     kernels=("native", "_native_math"),
     compiler="eager",
+    small=True,
 )
 
 
 def models(machine: Machine) -> tuple[Any, Any]:
     """A transformer and an autoencoder with random weights, made on the device in its dtype; the same each time."""
     torch.manual_seed(0)
-    if machine is SMALL:
+    if machine.small:
         made = tiny.transformer(double=1, single=1), tiny.vae()
     else:
         with made_there(machine):
@@ -107,7 +110,7 @@ def prompt_of(machine: Machine) -> PromptEmbedding:
 
 def see_people(machine: Machine, transformer: Any) -> list[PerceiverAttentionCA]:
     """Attach PuLID with random weights; its modules."""
-    heads = {"heads": 16, "head_dim": 128} if machine is FULL else {"heads": 2, "head_dim": 8}
+    heads = {"heads": 2, "head_dim": 8} if machine.small else {"heads": 16, "head_dim": 128}
     with made_there(machine):
         attentions = [
             PerceiverAttentionCA(transformer.inner_dim, machine.id_width, **heads)

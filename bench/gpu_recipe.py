@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 from bench import gpu_shelf as shelf
-from bench.gpu_machine import FULL, ID_TOKENS, SMALL, Machine, first_line, kernel_seconds, limit_s, timed
+from bench.gpu_machine import ID_TOKENS, Machine, first_line, kernel_seconds, limit_s, timed
 from bench.gpu_report import OURS, OURS_FP8, PLAIN, Measured, Report
 from bench.gpu_stages import PAINTED, Task, Way, engine_of, side_of, tasks
 from shared.contracts.errors import Permanent
@@ -68,7 +68,7 @@ def measure_stage(report: Report, way: Way, task: Task, engine: Any, inputs: Map
     given = {name: inputs[name] for name in task.inputs if name in inputs}
     warm = {"steps": min(WARM_STEPS, task.params["steps"])} if "steps" in task.params else {}
     first_s = 0.0
-    if machine is FULL or warm:  # on a small machine there is nothing to be warmed but what compiles
+    if warm or not machine.small:  # on a small machine there is nothing to be warmed but what compiles
         first_s = timed(machine, lambda: engine.run(Work(task.parsed(**warm), given, seed=7)))
         report.say(f"{way.name}, {task.name}: warm after {first_s:.1f} s")
     if machine.device == "cuda":
@@ -127,7 +127,7 @@ def measure_way(report: Report, way: Way, folder: Path, photo: bytes) -> None:
 
 def expected_s(report: Report, way: Way, task: Task) -> float:
     """What a stage may take: what it took plain, and as long as compiling takes."""
-    if report.machine is SMALL:
+    if report.machine.small:
         return 0.0
     before = report.found.get((task.name, PLAIN))
     compiling = COMPILING_S if way.speed.compiled_blocks and task.name in PAINTED else 0.0
@@ -177,7 +177,7 @@ def ways(report: Report) -> list[Way]:
     if find_spec("torchao") is None:
         report.note("fp8 is left out: torchao is not installed.")
     else:
-        kind = "weights_and_activations" if report.machine is FULL else "weights"
+        kind = "weights" if report.machine.small else "weights_and_activations"
         found.append(Way(OURS_FP8, ours.model_copy(update={"fp8": kind}), AT_ONCE))
     return found
 
@@ -194,7 +194,7 @@ def measure_recipe(machine: Machine, deadline: float, out: Path | None, device_n
     report = Report(machine, deadline, out, device_name)
     photo = coloured(side_of(machine))
     with TemporaryDirectory() as name:
-        shelf.write(Path(name), full=machine is FULL)
+        shelf.write(Path(name), full=not machine.small)
         report.say("the other networks are written")
         for way in ways(report):
             with emptied(machine), onnx_somewhere(report, Path(name)):

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 
 from bench.figures import HEADER, Figure
-from bench.gpu_machine import AIMED_AT, FULL, Machine
+from bench.gpu_machine import AIMED_AT, Machine
 
 PLAIN, OURS, OURS_FP8 = "plain", "ours", "ours, fp8"
 AIM_S: Final = {OURS: 40.0, OURS_FP8: 20.0}
@@ -95,7 +95,7 @@ class Report:
     def _cells(self, one: Measured | None) -> str:
         if one is None:
             return "left out | | "
-        peak = f"{one.peak_gb:.1f}" if self.machine is FULL else ""
+        peak = "" if self.machine.small else f"{one.peak_gb:.1f}"
         return f"{one.seconds:.2f} | {one.first_s:.2f} | {peak}"
 
     def _figures(self) -> Iterator[Figure]:
@@ -108,7 +108,7 @@ class Report:
             yield Figure(f"the recipe, {way}", total, "s", AIM_S.get(way) if AIMED_AT in self.device_name else None)
             if plain is not None and way != PLAIN:
                 yield Figure(f"the recipe: {PLAIN} / {way}", plain / total, "")
-            if self.machine is FULL:
+            if not self.machine.small:
                 limits = [self.found[stage, way].limit for stage in self.stages]
                 limit = sum(narrow if way == OURS_FP8 else wide for wide, narrow in limits)
                 yield Figure(f"of it, the arithmetic limit of sampling, {way}", limit, "s")

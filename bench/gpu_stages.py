@@ -9,7 +9,7 @@ from typing import Any, Final
 import yaml
 
 from bench import gpu_shelf as shelf
-from bench.gpu_machine import FULL, SMALL, Machine, models, prompt_of, see_people
+from bench.gpu_machine import Machine, models, prompt_of, see_people
 from bench.gpu_report import BESIDE
 from doctor_image_gen import recipes
 from services.generate.stage import STAGE as GENERATE
@@ -21,7 +21,7 @@ from shared.flux.painter import Painter
 from shared.flux.speed import Speed
 from shared.flux.studio import Studio
 from shared.flux.text import PromptEmbedding
-from shared.models.residency import Residency, Smaller
+from shared.models.residency import Residency, Resident, Smaller
 from shared.worker.operation import EngineSpec
 
 RECIPE: Final = "portrait"
@@ -145,15 +145,13 @@ class RandomStudio(Studio):
             self._words = prompt_of(self._machine)
         return self._words
 
-    def _parts(self, model: str) -> Any:
-        """There are no files."""
-
-    def _painter(self, model: str, key: str) -> Any:
-        identity_model = key.rsplit(", ", 1)[1]
+    def resident(self, model: str, identity_model: str | None = None, *, offloaded: bool = False) -> Resident[Painter]:
+        """Of no files: as large as the machine says, whole on the device."""
+        del offloaded
 
         def make() -> Painter:
             transformer, vae = models(self._machine)
-            attentions = see_people(self._machine, transformer) if identity_model else []
+            attentions = [] if identity_model is None else see_people(self._machine, transformer)
             return Painter(transformer, vae, attentions, None)
 
         return MadeThere(model, make)
@@ -170,7 +168,7 @@ def tasks(machine: Machine, way: Way) -> list[Task]:
         if operation is None:
             raise LookupError(f"{RECIPE} has {step['operation']}, which its stage does not know")
         params = {**step.get("params", {}), **step.get("engines", {}).get("flux", {}), **own}
-        if machine is SMALL:
+        if machine.small:
             params |= {key: small for key, small in SMALLER[name].items() if key not in own}
         if name in CROPS:
             params["max_batch"] = way.max_batch
@@ -186,17 +184,11 @@ def engine_of(task: Task, machine: Machine, way: Way, folder: Path, borrow: Resi
     """
     module, _, name = task.spec.factory.partition(":")
     make = getattr(import_module(module), name)
-    if task.name not in PAINTED:
-        return make(folder, machine.device, borrow)
-    engine = make(folder, machine.device, borrow, way.speed)
-    studio = RandomStudio(machine, folder, borrow, way.speed)
-    if task.name in CROPS:
-        engine._detailer.studio = studio  # noqa: SLF001 - it has its words and weights from here
-    else:
-        engine._studio = studio  # noqa: SLF001
-    return engine
+    if task.name in PAINTED:
+        return make(RandomStudio(machine, folder, borrow, way.speed))
+    return make(folder, machine.device, borrow)
 
 
 def side_of(machine: Machine) -> int:
     """Pixels of the picture's side before it is enlarged."""
-    return machine.side if machine is FULL else SMALL_SIDE
+    return SMALL_SIDE if machine.small else machine.side
