@@ -12,6 +12,7 @@ from shared.contracts.dead_letter import LINEAGE_HEADER, DeadLetter
 from shared.contracts.errors import DoctorGenError, InvalidInput
 from shared.contracts.event import Event
 from shared.contracts.nearest import nearest
+from shared.contracts.recipe import judged_by_size
 from shared.contracts.request import JobRequest
 from shared.contracts.step import Lineage, PinnedStep, StepMessage
 from shared.jobs.port import Job
@@ -88,9 +89,10 @@ def replay_message(
     start = message.step.name if wish.from_step is None else wish.from_step
     _check_start(message, start)
     _check_overridden(message, start, wish.overrides)
+    overrides = judged_by_size(wish.overrides, message.result, message.verdict)
     back = rewind(message, start)
     steps = [
-        step if place < back.cursor else _pinned_anew(step, wish.overrides.get(step.name, {}), operations)
+        step if place < back.cursor else _pinned_anew(step, overrides.get(step.name, {}), operations)
         for place, step in enumerate(back.steps)
     ]
     again = back.model_copy(

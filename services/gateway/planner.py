@@ -12,7 +12,7 @@ from shared.contracts.base import MESSAGE_LIMIT_BYTES, Parameters
 from shared.contracts.brief import Brief
 from shared.contracts.errors import InvalidInput
 from shared.contracts.nearest import nearest
-from shared.contracts.recipe import REQUEST_PHOTOS, Recipe, RecipeStep, image_slot
+from shared.contracts.recipe import REQUEST_PHOTOS, Recipe, RecipeStep, image_slot, judged_by_size
 from shared.contracts.request import JobRequest
 from shared.contracts.step import PinnedStep, StepMessage
 from shared.models.catalogue import load_models
@@ -111,14 +111,14 @@ def plan(
         InvalidInput: an override names no step or parameter, or is out of range; the engine does not exist; the
             licence policy forbids a model; the whole is too large for a message.
     """
-    for where, overrides in (("overrides", request.overrides), ("generation.overrides", defaults.overrides)):
-        _check_step_names(where, overrides, recipe)
+    overrides = {"generation.overrides": defaults.overrides, "overrides": request.overrides}
+    for where, said in overrides.items():
+        _check_step_names(where, said, recipe)
+    complete = {where: judged_by_size(said, recipe.result, recipe.verdict) for where, said in overrides.items()}
     engine = request.engine or defaults.engine
     seed = seed_of(request)
     offered: Parameters = brief.model_dump(mode="json") | {"faces": [photo.face for photo in request.photos]}
-    steps = tuple(
-        _pin(step, step.engine or engine, operations, offered, request, defaults, seed) for step in recipe.steps
-    )
+    steps = tuple(_pin(step, step.engine or engine, operations, offered, complete, seed) for step in recipe.steps)
     policy = defaults.licence_policy
     forbidden_models = forbidden(load_models(), policy, steps)
     if forbidden_models:
@@ -187,10 +187,10 @@ def _pin(
     engine: str,
     operations: Mapping[str, Operation],
     offered: Parameters,
-    request: JobRequest,
-    defaults: GenerationDefaults,
+    overrides: Mapping[str, Mapping[str, Parameters]],
     seed: int,
 ) -> PinnedStep:
+    """`overrides` are by step name, by the field where they stand; later ones go before earlier ones."""
     operation = operations.get(step.operation)
     if operation is None:
         raise InvalidInput(
@@ -205,8 +205,8 @@ def _pin(
     known = spec.params.model_fields
     from_brief = {name: offered[name] for name in step.brief if name in known and offered.get(name) is not None}
     params = step.params | step.engines.get(engine, {}) | from_brief
-    params = _override(params, spec, defaults.overrides.get(step.name, {}), f"generation.overrides.{step.name}")
-    params = _override(params, spec, request.overrides.get(step.name, {}), f"overrides.{step.name}")
+    for where, said in overrides.items():
+        params = _override(params, spec, said.get(step.name, {}), f"{where}.{step.name}")
     return PinnedStep(
         name=step.name,
         operation=operation.name,

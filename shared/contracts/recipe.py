@@ -1,5 +1,6 @@
 """A recipe: a named, versioned list of steps with parameters. Data, not code."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
@@ -14,6 +15,7 @@ SlotName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+\.[a-z0-9_]+$"
 
 REQUEST = "request"
 REQUEST_PHOTOS = f"{REQUEST}.{PHOTOS}"
+SIZE = ("width", "height")
 
 _IMAGE_NAME: TypeAdapter[str] = TypeAdapter(ImageName)
 
@@ -26,6 +28,21 @@ def image_slot(name: str) -> str:
 def stage_of(operation: str) -> str:
     """The stage that performs an operation: `swap` for `swap.face`."""
     return operation.split(".", 1)[0]
+
+
+def judged_by_size(overrides: Mapping[str, Parameters], result: str, verdict: str) -> Mapping[str, Parameters]:
+    """Overrides in which the step that judges expects the size that is asked of the step which makes the picture.
+
+    So a size is said once. What is said of the judging step itself goes before it.
+
+    Args:
+        overrides: parameters by step name.
+        result: the slot of the finished picture.
+        verdict: the slot of the verdict.
+    """
+    maker, judge = result.partition(".")[0], verdict.partition(".")[0]
+    size = {name: value for name, value in overrides.get(maker, {}).items() if name in SIZE}
+    return {**overrides, judge: {**size, **overrides.get(judge, {})}} if size else overrides
 
 
 class RecipeStep(Contract):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from doctor_image_gen.replay import GoneOnError, Plan, Wish, plan_replay
+from doctor_image_gen.stages import OPERATIONS as ALL_OPERATIONS
 from shared.contracts.dead_letter import LINEAGE_HEADER, DeadLetter
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.contracts.event import Event
@@ -86,6 +87,21 @@ def test_other_parameters_are_checked_and_put_into_the_step() -> None:
     assert two.params == {"word": "!", "fail": 2, "broken": False}
     assert three == message().steps[2]
     assert replayed.run == 1
+
+
+def test_a_picture_replayed_at_another_size_is_judged_by_that_size() -> None:
+    """As one that is asked for at another size."""
+    upscale, judge = ALL_OPERATIONS["upscale.image"], ALL_OPERATIONS["qa.score"]
+    first = message().steps[0].model_copy(update={"engine": "portable", "inputs": {}, "seed": None})
+    size = {"width": 4096, "height": 4096}
+    steps = tuple(
+        first.model_copy(update={"name": operation.name.split(".")[0], "operation": operation.name, "params": size})
+        for operation in (upscale, judge)
+    )
+    dead = letter(message=message(cursor=0, steps=steps, result="upscale.image", verdict="qa.verdict"))
+    again = plan(dead, Wish(None, {"upscale": {"width": 2048}}), operations=ALL_OPERATIONS).message
+    assert again is not None
+    assert [(step.params["width"], step.params["height"]) for step in again.steps] == [(2048, 4096)] * 2
 
 
 def test_what_will_be_done_is_told_in_words() -> None:

@@ -170,6 +170,34 @@ def test_the_request_s_overrides_go_before_the_deployment_s(backdrop: Backdrop) 
     assert (params["strength"], params["width"]) == (0.9, 512)
 
 
+@pytest.mark.parametrize(
+    ("deployment", "asked", "made", "expected"),
+    [
+        ({}, {}, (4096, 4096), (4096, 4096)),
+        ({}, {"upscale": {"width": 2048, "height": 2560}}, (2048, 2560), (2048, 2560)),
+        ({}, {"upscale": {"width": 2048}, "qa": {"min_likeness": 0.7}}, (2048, 4096), (2048, 4096)),
+        ({"upscale": {"width": 1024}}, {"upscale": {"height": 2048}}, (1024, 2048), (1024, 2048)),
+        ({"qa": {"width": 1024}}, {"upscale": {"width": 2048}}, (2048, 4096), (2048, 4096)),
+        ({"upscale": {"width": 2048}}, {"qa": {"width": 1024}}, (2048, 4096), (1024, 4096)),
+        ({}, {"upscale": {"width": 2048}, "qa": {"width": 1024}}, (2048, 4096), (1024, 4096)),
+        ({}, {"generate": {"width": 512}}, (4096, 4096), (4096, 4096)),
+    ],
+)
+def test_the_judge_expects_the_size_that_is_asked_of_the_picture_unless_it_is_told_another(
+    backdrop: Backdrop,
+    deployment: dict[str, Any],
+    asked: dict[str, Any],
+    made: tuple[int, int],
+    expected: tuple[int, int],
+) -> None:
+    defaults = GenerationDefaults(overrides=deployment)
+    recipe = load_recipes(None)["portrait"]
+    message = plan(request(overrides=asked), "job-1", PHOTOS, recipe, brief(backdrop), ALL_OPERATIONS, defaults)
+    params = {step.name: step.params for step in message.steps}
+    assert (params["upscale"]["width"], params["upscale"]["height"]) == made
+    assert (params["qa"]["width"], params["qa"]["height"]) == expected
+
+
 def test_only_operations_that_draw_random_numbers_get_a_seed(backdrop: Backdrop) -> None:
     make, judge = planned(backdrop, seed=7).steps
     assert make.seed is not None
@@ -253,6 +281,7 @@ def test_a_job_s_id_follows_from_the_caller_s_key_or_from_the_bytes() -> None:
         ({"overrides": {"make": {"strenght": 1}}}, "overrides.make.strenght", "Did you mean strength?"),
         ({"overrides": {"make": {"strength": 2.0}}}, "overrides.make.strength", "less than or equal to 1"),
         ({"overrides": {"make": {"strength": "much"}}}, "overrides.make.strength", "found 'much'"),
+        ({"overrides": {"make": {"width": "wide"}}}, "overrides.make.width", "found 'wide'"),
         ({"engine": "fluks"}, "engine", "Did you mean flux?"),
     ],
 )
