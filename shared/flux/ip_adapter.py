@@ -322,7 +322,9 @@ class StyleProcessor(FluxAttnProcessor):  # type: ignore[misc]  # diffusers is n
         joint = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
         if ip_hidden_states is None:
             return joint
-        query = attn.norm_q(attn.to_q(hidden_states).unflatten(-1, (-1, attn.head_dim)))
+        # where projections are fused there is none of the query alone (shared.flux.speed)
+        whole = attn.to_qkv(hidden_states).chunk(3, dim=-1)[0] if attn.fused_projections else attn.to_q(hidden_states)
+        query = attn.norm_q(whole.unflatten(-1, (-1, attn.head_dim)))
         key, value = (self._own(one, query) for one in (ip_hidden_states.keys, ip_hidden_states.values))
         # [B, T, heads, head_dim] -> [B, heads, T, head_dim] and back; no kernel has to be chosen for a few keys
         seen = nn.functional.scaled_dot_product_attention(query.transpose(1, 2), key, value)

@@ -50,6 +50,7 @@ from shared.flux.pulid.context import IdentityCall, Subject
 from shared.flux.pulid.injection import attach, sites
 from shared.flux.residents import bytes_of
 from shared.flux.schedules import sigmas as schedule
+from shared.flux.speed import Speed, speed_up
 from shared.flux.text import PromptEmbedding
 from shared.vision.codec import Image
 
@@ -255,9 +256,10 @@ def test_an_identity_and_a_picture_act_together(style: Style) -> None:
 
 
 def test_fused_projections_change_nothing(style: Style) -> None:
+    """As the setting fuses them: what was fused is let go of, also the query's own projection."""
     transformer = tiny.transformer()
     wanted = _paint(transformer, style)
-    transformer.fuse_qkv_projections()
+    speed_up(transformer, tiny.vae(), Speed(fused_qkv=True))
     torch.testing.assert_close(_paint(transformer, style), wanted, atol=1e-5, rtol=0)
 
 
