@@ -11,7 +11,7 @@ from doctor_image_gen.picture_file import write_whole
 from doctor_image_gen.stack import Connections
 from services.gateway.planner import seed_of
 from shared.contracts.artifacts import Manifest
-from shared.contracts.attempt import Attempt
+from shared.contracts.attempt import Attempt, AttemptError
 from shared.contracts.errors import DoctorGenError, InvalidInput, Permanent
 from shared.contracts.step import StepRecord
 from shared.contracts.verdict import Verdict
@@ -22,7 +22,10 @@ from shared.storage.manifests import read_manifest
 
 
 class AttemptMade(TypedDict):
-    """One attempt at a picture. `image` and `verdict` are keys in the object store, `failed` the checks not passed."""
+    """One attempt at a picture. `image` and `verdict` are keys in the object store, `failed` the checks not passed.
+
+    One that an error broke off has neither; `error` says at which step, what, and what would help.
+    """
 
     number: int
     kept: bool
@@ -31,10 +34,11 @@ class AttemptMade(TypedDict):
     failed: list[str]
     seed: int | None
     identity_weight: float | None
-    image: str
-    verdict: str
+    image: str | None
+    verdict: str | None
     seconds: float
     cost_usd: float
+    error: str | None
 
 
 class Metadata(TypedDict):
@@ -151,11 +155,17 @@ def attempt_made(one: Attempt, kept: int | None) -> AttemptMade:
         failed=list(one.failed),
         seed=one.seed,
         identity_weight=one.identity_weight,
-        image=one.image.key,
-        verdict=one.verdict.key,
+        image=one.image.key if one.image else None,
+        verdict=one.verdict.key if one.verdict else None,
         seconds=round(one.seconds, 3),
         cost_usd=round(one.cost_usd, 6),
+        error=_error_in_words(one.error) if one.error else None,
     )
+
+
+def _error_in_words(error: AttemptError) -> str:
+    field = "" if error.field is None else f"{error.field}: "
+    return f"step '{error.step}': {field}{error.message.rstrip('.')}. {error.hint}"
 
 
 def _manifest(connections: Connections, subject: str, record: StepRecord) -> Manifest:

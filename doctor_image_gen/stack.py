@@ -125,7 +125,7 @@ def gateway_loops(
         Intake(broker, reception, desk, fan_out, settings.retry, name),
         Releaser(broker, jobs, window, bell, pace, chosen.look_after_s),
         Journal(broker, jobs, teller, tombs, bell, name),
-        Undertaker(broker, jobs, tombs, (*stages, INTAKE_KEY, JOURNAL), name),
+        Undertaker(broker, store, jobs, tombs, (*stages, INTAKE_KEY, JOURNAL), name),
         Rescue(
             broker,
             jobs,

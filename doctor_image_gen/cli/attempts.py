@@ -6,6 +6,8 @@ from doctor_image_gen.result import AttemptMade
 def in_words(one: AttemptMade) -> str:
     """For instance `attempt 1: likeness 0.52, weight 0.85, failed likeness`."""
     score, weight = one["identity_score"], one["identity_weight"]
+    if one["error"] is not None:
+        return f"attempt {one['number']}: broke off at {one['error']}"
     said = [
         "likeness not measured" if score is None else f"likeness {score:.2f}",
         *([] if weight is None else [f"weight {weight:.2f}"]),

@@ -5,7 +5,7 @@ import logging
 from services.gateway.consumer import Consumer
 from services.gateway.planner import job_id_of
 from services.gateway.tombs import Tombs
-from shared.broker.port import Broker, Delivery
+from shared.broker.port import Broker, Delivery, Outgoing
 from shared.broker.topology import dead_queue, queue_name
 from shared.contracts.base import MESSAGE_LIMIT_BYTES, now
 from shared.contracts.dead_letter import LINEAGE_HEADER, DeadLetter
@@ -13,6 +13,9 @@ from shared.contracts.errors import InvalidInput, Permanent
 from shared.contracts.request import JobRequest
 from shared.contracts.step import ErrorAccount, StepMessage
 from shared.jobs.port import JobStore
+from shared.storage.port import ArtifactStore
+from shared.worker.dispatch import Origin
+from shared.worker.ending import best_so_far
 from shared.worker.errors import fingerprint_of
 from shared.worker.events import event_id, outgoing_event, step_event, tried_mark
 
@@ -29,8 +32,17 @@ DELIVERY_LIMIT = ErrorAccount(
 class Undertaker:
     """Works off the dead queues in the thread that calls `run`, until `stop`."""
 
-    def __init__(self, broker: Broker, jobs: JobStore, tombs: Tombs, owners: tuple[str, ...], worker: str) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        store: ArtifactStore,
+        jobs: JobStore,
+        tombs: Tombs,
+        owners: tuple[str, ...],
+        worker: str,
+    ) -> None:
         self._broker = broker
+        self._store = store
         self._jobs = jobs
         self._tombs = tombs
         self._worker = worker
@@ -58,8 +70,12 @@ class Undertaker:
             self._tombs.clear(letter.subject)
             return
         if letter.error.type == DELIVERY_LIMIT.type and letter.message is not None:
-            died = step_event(letter.message, "dead", self._worker, error=letter.error)
-            self._broker.publish(outgoing_event(died))
+            self._broker.publish(self._end(letter.message, letter.error))
+
+    def _end(self, message: StepMessage, error: ErrorAccount) -> Outgoing:
+        """What is told of a job whose step the broker gave up: that it died, unless a picture of it stands."""
+        best = best_so_far(message, self._store, Origin(self._worker), error)
+        return best.first if best else outgoing_event(step_event(message, "dead", self._worker, error=error))
 
 
 def wrapped(delivery: Delivery, owner: str, worker: str) -> DeadLetter:

@@ -29,10 +29,14 @@ from shared.worker.step import rewind
 
 @dataclass(frozen=True)
 class Dispatch:
-    """`first` must be confirmed before `then` counts; the delivery is acknowledged after both."""
+    """`first` must be confirmed before `then` counts; the delivery is acknowledged after both.
+
+    `died` is the error that the job ends with, where it does: `first` is then its letter, and `then` tells of the end.
+    """
 
     first: Outgoing
     then: tuple[Outgoing, ...] = ()
+    died: ErrorAccount | None = None
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,7 @@ def _dead(
     return Dispatch(
         Outgoing("", dead_queue(message.step.stage), letter.to_json(), letter.letter_id),
         (outgoing_event(step_event(message, ended, origin.worker, error=_short(account))),),
+        account,
     )
 
 

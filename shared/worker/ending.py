@@ -1,4 +1,4 @@
-"""What follows a job's last step: its end, or another attempt at its picture."""
+"""What follows a job's last step: its end, or another attempt at its picture. And what an attempt's failing leaves."""
 
 import logging
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from shared.contracts.attempt import PinnedGate
 from shared.contracts.attempts import AttemptRecord, Attempts
 from shared.contracts.base import now
 from shared.contracts.errors import IntegrityError, InvalidInput
-from shared.contracts.step import StepMessage, StepRecord
+from shared.contracts.step import ErrorAccount, StepMessage, StepRecord
 from shared.contracts.verdict import Verdict
 from shared.storage.artifacts import fetch, store_artifact
 from shared.storage.manifests import read_manifest
@@ -47,10 +47,12 @@ def ended(done: StepMessage, record: StepRecord, ahead: StepMessage, store: Arti
     return sent_back(done, record, next_attempt(ahead, gate, last, ref), last, origin)
 
 
-def late(message: StepMessage, store: ArtifactStore, origin: Origin) -> Dispatch | None:
-    """The end of a job whose deadline passes during a further attempt: the best of the finished ones is its picture.
+def best_so_far(
+    message: StepMessage, store: ArtifactStore, origin: Origin, error: ErrorAccount | None = None
+) -> Dispatch | None:
+    """The end of a job whose deadline passes, or which an error ends, in a further attempt: the best of the finished.
 
-    None where there is none, or none is known of any more.
+    None where there is none, or none is known of any more. The error is told with the attempt that it broke off.
 
     Raises:
         StoreAway: the object store does not answer.
@@ -60,10 +62,26 @@ def late(message: StepMessage, store: ArtifactStore, origin: Origin) -> Dispatch
         return None
     try:
         records = _before(gate, store)
-    except (IntegrityError, InvalidInput) as error:
-        log.warning("job %s: what is known of its attempts cannot be read: %s", message.job_id, error)
+    except (IntegrityError, InvalidInput) as unknown:
+        log.warning("job %s: what is known of its attempts cannot be read: %s", message.job_id, unknown)
         return None
-    return completed(message, None, judged(message, gate, records), origin)
+    return completed(message, None, judged(message, gate, records, error), origin)
+
+
+def salvaged(message: StepMessage, dispatch: Dispatch, store: ArtifactStore, origin: Origin) -> Dispatch:
+    """The same; but where an error ends the job in a further attempt, the best of the finished ones is its picture.
+
+    The letter is kept all the same: other jobs may die of what this attempt died of, and only the letter has the whole
+    account.
+
+    Raises:
+        StoreAway: the object store does not answer.
+    """
+    best = best_so_far(message, store, origin, dispatch.died) if dispatch.died else None
+    if best is None:
+        return dispatch
+    log.warning("job %s: an error ended its attempt %d; the best before is kept", message.job_id, message.tried + 1)
+    return Dispatch(dispatch.first, (best.first,))
 
 
 def _cost_to_others(

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from shared.contracts.artifacts import ArtifactRef
-from shared.contracts.attempt import CHECK_NAME_CHARACTERS, MOST_CHECKS, Attempt, PinnedGate
+from shared.contracts.attempt import CHECK_NAME_CHARACTERS, MOST_CHECKS, Attempt, AttemptError, PinnedGate
 from shared.contracts.attempts import AttemptRecord
+from shared.contracts.errors import Permanent
 from shared.contracts.event import JobResult
 from shared.contracts.gate import WEIGHT
-from shared.contracts.step import PinnedStep, StepMessage, StepRecord
+from shared.contracts.step import ErrorAccount, PinnedStep, StepMessage, StepRecord
 from shared.contracts.verdict import LIKENESS, SAME_PERSON, Verdict
 from shared.storage.digest import sha256
 from shared.worker.step import rewind
@@ -28,8 +29,8 @@ def attempt_of(
     failed = [check.name[:CHECK_NAME_CHARACTERS] for check in verdict.checks if not check.passed]
     attempt = Attempt(
         number=gate.finished + 1,
-        seed=next((step.seed for step in again if step.seed is not None), None),
-        identity_weight=next((weight for step in again if (weight := _weight(step)) is not None), None),
+        seed=_seed_of(again),
+        identity_weight=_weight_of(again),
         image=ahead.artifacts[ahead.result][0],
         verdict=ahead.artifacts[ahead.verdict][0],
         passed=verdict.passed,
@@ -39,6 +40,28 @@ def attempt_of(
         cost_usd=cost_usd,
     )
     return AttemptRecord(attempt=attempt, summary=verdict.summary(), trail=trail)
+
+
+def broken_off(message: StepMessage, gate: PinnedGate, error: ErrorAccount, before: Sequence[AttemptRecord]) -> Attempt:
+    """The attempt that an error has ended at the message's step: it has no picture, and cost what it had begun."""
+    again = message.steps_again
+    _, begun = _parted(message)
+    seconds, cost_usd = _spent(begun, before)
+    return Attempt(
+        number=gate.finished + 1,
+        seed=_seed_of(again),
+        identity_weight=_weight_of(again),
+        passed=False,
+        seconds=seconds,
+        cost_usd=cost_usd,
+        error=AttemptError(
+            step=message.step.name,
+            kind=error.kind,
+            message=error.message[:500],
+            field=error.field,
+            hint=error.hint[:500],
+        ),
+    )
 
 
 def borrowed(records: Sequence[AttemptRecord]) -> tuple[StepRecord, ...]:
@@ -96,21 +119,35 @@ def best_of(records: Iterable[AttemptRecord]) -> AttemptRecord:
     return max(records, key=merit)
 
 
-def judged(message: StepMessage, gate: PinnedGate, records: Sequence[AttemptRecord]) -> JobResult:
-    """What a job leaves that made these attempts. What it began of a further one counts for its cost alone."""
+def judged(
+    message: StepMessage, gate: PinnedGate, records: Sequence[AttemptRecord], error: ErrorAccount | None = None
+) -> JobResult:
+    """What a job leaves that made these attempts.
+
+    What it began of a further one counts for its cost alone, unless an error ended it: then it is told as an attempt.
+
+    Raises:
+        Permanent: the best of the attempts has no picture.
+    """
     best = best_of(records)
+    image, verdict = best.attempt.image, best.attempt.verdict
+    if image is None or verdict is None:
+        raise Permanent(f"attempt {best.attempt.number} of job {message.job_id} has no picture")
     earlier, begun = _parted(message)
-    if records[-1].attempt.number > gate.finished:
+    attempts = [record.attempt for record in records]
+    if error is not None:
+        attempts.append(broken_off(message, gate, error, records))
+    if attempts[-1].number > gate.finished:
         begun = ()
     seconds, cost_usd = _spent((*earlier, *begun), records)
     return JobResult(
-        image=best.attempt.image,
-        verdict=best.attempt.verdict,
+        image=image,
+        verdict=verdict,
         summary=best.summary,
         trail=(*earlier, *best.trail),
-        seconds=seconds + sum(record.attempt.seconds for record in records),
-        cost_usd=cost_usd + sum(record.attempt.cost_usd for record in records),
-        attempts=tuple(record.attempt for record in records),
+        seconds=seconds + sum(attempt.seconds for attempt in attempts),
+        cost_usd=cost_usd + sum(attempt.cost_usd for attempt in attempts),
+        attempts=tuple(attempts),
         kept=best.attempt.number,
     )
 
@@ -148,6 +185,14 @@ def _varied(step: PinnedStep, gate: PinnedGate, number: int, *, same_weight: boo
         raised = max(weight, min(gate.identity_weight_most, round(weight + gate.identity_weight_step, 4)))
         changes["params"] = {**step.params, WEIGHT: raised}
     return step.model_copy(update=changes)
+
+
+def _seed_of(again: Iterable[PinnedStep]) -> int | None:
+    return next((step.seed for step in again if step.seed is not None), None)
+
+
+def _weight_of(again: Iterable[PinnedStep]) -> float | None:
+    return next((weight for step in again if (weight := _weight(step)) is not None), None)
 
 
 def _weight(step: PinnedStep) -> float | None:

@@ -39,7 +39,7 @@ from shared.worker.dispatch import (
     step_outgoing,
     unreadable,
 )
-from shared.worker.ending import ended, late
+from shared.worker.ending import best_so_far, ended, salvaged
 from shared.worker.errors import classify
 from shared.worker.events import outgoing_event, step_event
 from shared.worker.limits import WorkerLimits
@@ -224,7 +224,7 @@ class Worker:
         crashes = self._received.crashes(delivery)
         dead = crashed(message, crashes, self._origin, self._rng)
         if dead is not None:
-            self._settle(dead, message)
+            self._bury(dead, message)
             return
         message = message.model_copy(update={"attempts": message.attempts + crashes})
         deadline_s = self._limits.deadline_s(self.stage.name)
@@ -234,7 +234,7 @@ class Worker:
             self._settle(watch.result(attempt, deadline_s), message)
         except TimeoutError as error:
             late = StepTimedOut(f"the step ran longer than {deadline_s:g} s, the deadline of '{self.stage.name}'")
-            self._settle(failed(message, late, self._origin, self._rng), message)
+            self._settle_failed(message, late)
             raise WorkerSpentError(str(late)) from error
         except _HandedBackError:
             return
@@ -245,7 +245,7 @@ class Worker:
             self.hand_back()
             self._wait_for_the_store()
         except DevicePoisoned as error:
-            self._settle(failed(message, error, self._origin, self._rng), message)
+            self._settle_failed(message, error)
             raise WorkerSpentError(str(error)) from error
         finally:
             previews.close()
@@ -265,16 +265,18 @@ class Worker:
             raise
         except EXPECTED as error:
             log.info("step %s of job %s ends: %s", message.step.name, message.job_id, error)
-            best = late(message, self._store, self._origin) if isinstance(error, DeadlineExceeded) else None
-            return best or failed(message, error, self._origin, self._rng, prepared.key if prepared else None)
+            late = isinstance(error, DeadlineExceeded)
+            best = best_so_far(message, self._store, self._origin) if late else None
+            key = prepared.key if prepared else None
+            return best or self._salvaged(message, failed(message, error, self._origin, self._rng, key))
         except CorruptInputError as error:
-            return self._repair(message, error)
+            return self._salvaged(message, self._repair(message, error))
         except Exception as error:
             if classify(error) is DevicePoisoned:
                 raise DevicePoisoned(str(error)) from error
             log.warning("step %s of job %s failed", message.step.name, message.job_id, exc_info=True)
             key, plans = (prepared.key, prepared.smaller_plans) if prepared else (None, 0)
-            return failed(message, error, self._origin, self._rng, key, plans)
+            return self._salvaged(message, failed(message, error, self._origin, self._rng, key, plans))
 
     def _repair(self, message: StepMessage, error: CorruptInputError) -> Dispatch:
         """Take away what is corrupt and the manifest that vouches for it, and go back to the step that made it."""
@@ -286,6 +288,33 @@ class Worker:
         reaching(self._store.delete, manifest_key(message.subject, record.key))
         reaching(self._store.delete, error.ref.key)
         return repaired(message, maker, error, self._origin, self._rng)
+
+    def _salvaged(self, message: StepMessage, dispatch: Dispatch) -> Dispatch:
+        return salvaged(message, dispatch, self._store, self._origin)
+
+    def _settle_failed(self, message: StepMessage, error: Exception) -> None:
+        """Settle a step that this worker will not survive; where the store is away, the next worker tries it anew."""
+        try:
+            dispatch = self._salvaged(message, failed(message, error, self._origin, self._rng))
+        except StoreAway:
+            log.warning("the object store is away; %s hands the step back", self._origin.worker, exc_info=True)
+            self.hand_back()
+        else:
+            self._settle(dispatch, message)
+
+    def _bury(self, dead: Dispatch, message: StepMessage) -> None:
+        """Settle a step that kills its workers. While the store is away it is requeued, which forgets no crash."""
+        try:
+            dispatch = self._salvaged(message, dead)
+        except StoreAway:
+            log.warning("the object store is away; %s waits for it", self._origin.worker, exc_info=True)
+            with self._settling:
+                delivery, self._current = self._current, None
+            if delivery is not None:
+                delivery.requeue()
+            self._wait_for_the_store()
+        else:
+            self._settle(dispatch, message)
 
     def _settle(self, dispatch: Dispatch, message: StepMessage | None) -> None:
         """Publish, then acknowledge. What the broker will not take now stays ours and is delivered again."""

@@ -189,5 +189,5 @@ def gateway(
         "intake": Intake(broker, reception, desk, FanOut(broker, reception, desk, teller, POLICY), POLICY, NAME),
         "releaser": Releaser(broker, jobs, lambda: window, bell, pace, look_after_s=0.05),
         "journal": Journal(broker, jobs, teller, tombs, bell, NAME),
-        "undertaker": Undertaker(broker, jobs, tombs, (*STAGES, INTAKE_KEY, JOURNAL), NAME),
+        "undertaker": Undertaker(broker, store, jobs, tombs, (*STAGES, INTAKE_KEY, JOURNAL), NAME),
     }

@@ -13,7 +13,7 @@ from doctor_image_gen.cli.progress import Progress
 from doctor_image_gen.cli.wishes import options_of
 from doctor_image_gen.options import GenerationOptions
 from doctor_image_gen.result import attempt_made
-from shared.contracts.attempt import Attempt
+from shared.contracts.attempt import Attempt, AttemptError
 from shared.contracts.errors import InvalidInput
 from shared.contracts.event import Event, EventKind
 from shared.contracts.recipe import Recipe
@@ -69,6 +69,15 @@ def test_attempts_and_their_cost_are_options_of_the_request() -> None:
 def test_more_attempts_than_there_may_be_are_refused_by_name() -> None:
     with pytest.raises(InvalidInput, match=r"settings\.attempts.*less than or equal to 8"):
         GenerationOptions.parse(options_of(parsed("--attempts", "9")))
+
+
+def test_an_attempt_that_an_error_broke_off_says_where_and_why() -> None:
+    error = AttemptError(
+        step="refine", kind="ResourceExhausted", message="out of memory", hint="Replay on a worker with more memory."
+    )
+    changes = {"image": None, "verdict": None, "identity_score": None, "failed": (), "number": 2, "error": error}
+    told = in_words(attempt_made(FAILED.model_copy(update=changes), 1))
+    assert told == "attempt 2: broke off at step 'refine': out of memory. Replay on a worker with more memory."
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.gateway.planner import ROOM_FOR_GROWTH_BYTES
 from shared.contracts.artifacts import ArtifactRef
-from shared.contracts.attempt import CHECK_NAME_CHARACTERS, MOST_CHECKS, Attempt, PinnedGate
+from shared.contracts.attempt import CHECK_NAME_CHARACTERS, MOST_CHECKS, Attempt, AttemptError, PinnedGate
 from shared.contracts.attempts import AttemptRecord
 from shared.contracts.base import MESSAGE_LIMIT_BYTES, now
 from shared.contracts.errors import Transient
@@ -199,6 +199,27 @@ def test_what_was_begun_of_a_further_attempt_is_paid_for() -> None:
     assert judged(late, gate, [made(1)]).cost_usd == 0.5 + 3.5 + 2 * 0.5
 
 
+def test_an_attempt_that_an_error_broke_off_is_told_with_what_it_had_begun() -> None:
+    """The best before it is the result, and the sum is what was spent."""
+    gate = GATE.model_copy(update={"finished": 1})
+    broken = message(gate, trail=tuple(spent(name) for name in ("identity", "generate", "hands")), cursor=3)
+    error = ErrorAccount(kind="InvalidInput", type="InvalidInput", message="no face", field="photos", hint="Another.")
+    result = judged(broken, gate, [made(1)], error)
+    assert (result.kept, result.cost_usd) == (1, 0.5 + 3.5 + 2 * 0.5)
+    _, last = result.attempts or ()
+    assert (last.number, last.image, last.seconds, last.cost_usd) == (2, None, 20.0, 1.0)
+    assert last.error == AttemptError(
+        step="face", kind="InvalidInput", message="no face", field="photos", hint="Another."
+    )
+
+
+@pytest.mark.parametrize("lacking", ["image", "verdict", "both"])
+def test_an_attempt_without_a_picture_or_a_verdict_says_which_error_broke_it_off(lacking: str) -> None:
+    gone: dict[str, Any] = dict.fromkeys(("image", "verdict") if lacking == "both" else (lacking,))
+    with pytest.raises(ValueError, match="or an error instead"):
+        made(1, **gone)
+
+
 def test_what_an_attempt_finds_of_one_before_is_paid_for_once() -> None:
     """Where the gate's step draws no numbers, its further attempts find the first one's picture."""
     first = made(1)
@@ -254,8 +275,11 @@ def test_the_events_of_the_fullest_gate_are_messages() -> None:
     ]
     trail = tuple(spent(f"step_{number:02}", 123.45678901234567, 0.012345678901234567) for number in range(16))
     result: JobResult = judged(ahead, gate, records).model_copy(update={"trail": trail})
+    error = ErrorAccount(kind="ResourceExhausted", type="E", message="e" * 1000, hint="h" * 1000)
+    broken: JobResult = judged(ahead, gate, records[:-1], error).model_copy(update={"trail": trail})
     told = [
         *completed(ahead, spent("qa"), result, Origin("w")).then,
+        completed(ahead, None, broken, Origin("w")).first,
         *sent_back(ahead, spent("qa"), ahead, record.attempt, Origin("w")).then,
     ]
     assert max(len(outgoing.body) for outgoing in told) <= MESSAGE_LIMIT_BYTES

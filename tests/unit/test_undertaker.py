@@ -9,12 +9,16 @@ import pytest
 
 from shared.broker.port import Outgoing
 from shared.broker.topology import INTAKE_KEY, JOURNAL, dead_queue
+from shared.contracts.attempt import PinnedGate
+from shared.contracts.attempts import Attempts
 from shared.contracts.base import now
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.errors import Transient
 from shared.jobs.port import FiledLetter, JobStore, LetterFilter
+from shared.storage.artifacts import store_artifact
 from tests.contract.jobs_samples import TROUBLE, first_message, job
 from tests.unit.gateway_door import PATIENCE_S, Door, opened
+from tests.unit.test_gate import made
 
 
 class Watched:
@@ -120,6 +124,26 @@ def test_a_step_that_the_broker_gave_up_is_wrapped_and_its_job_is_told_dead(grav
     grave.door.broker.publish(Outgoing("doctorgen.events", "job.x.y", b"nonsense", "bad"))
     assert len(grave.filed()) == 2, "the journal has come to what was told after the event"
     assert grave.door.job("job-1").state == "dead"
+
+
+def test_a_further_attempt_that_the_broker_gave_up_leaves_the_best_so_far(grave: Grave) -> None:
+    """As where an error ends it: a picture stands."""
+    found = made(1)
+    document = Attempts(attempts=(found,)).to_json()
+    record = store_artifact(grave.door.store, "doctor-1", "verdict", document, "application/json")
+    gate = PinnedGate(
+        back_to="base", attempts=3, identity_weight_step=0.1, identity_weight_most=1.2, finished=1, record=record
+    )
+    grave.door.jobs.add(job("job-1"))
+    grave.bury("qa", first_message("job-1").model_copy(update={"gate": gate, "cursor": 1}).to_json())
+    grave.filed()
+    event = grave.door.event()
+    assert (event.kind, event.step) == ("done", "base")
+    assert event.result is not None
+    assert (event.result.image, event.result.kept) == (found.attempt.image, 1)
+    error = (event.result.attempts or ())[-1].error
+    assert error is not None
+    assert (error.step, error.kind) == ("base", "Permanent")
 
 
 def test_a_request_that_the_broker_gave_up_keeps_whose_it_was(grave: Grave) -> None:
