@@ -3,10 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
 from pydantic import JsonValue
 from torch import Tensor
 
@@ -24,14 +22,10 @@ from shared.flux.parts import with_requirements
 from shared.flux.preview import shower
 from shared.flux.pulid.artifact import PulidIdentity
 from shared.flux.regions import subjects
-from shared.flux.speed import Speed
-from shared.flux.studio import Studio, Styles
+from shared.flux.studio import Studio, Styles, studio_of
 from shared.flux.text import PromptEmbedding
 from shared.flux.told import Told
-from shared.flux.used import Used, strengths
-from shared.models.device import wanted_device
-from shared.models.residency import Residency
-from shared.models.settings import flux_speed, models_folder
+from shared.flux.used import strengths
 from shared.vision.codec import decode as read
 from shared.vision.edges import fitted
 from shared.vision.output import image_output
@@ -56,31 +50,17 @@ class FluxGenerate:
     """Borrows its models of the process's Residency. One step at a time.
 
     Args:
-        folder: of the models; the setting `models_dir` where None.
-        device: where it computes, in bf16 on a GPU and in fp32 on a CPU; as the environment says where None.
-        residency: where models are borrowed; the process's where None.
-        speed: how FLUX is run; the settings `flux` where None.
+        studio: of whom it borrows; this machine's, as its settings say, where None.
     """
 
-    def __init__(
-        self,
-        folder: Path | None = None,
-        device: str | None = None,
-        residency: Residency | None = None,
-        speed: Speed | None = None,
-    ) -> None:
-        folder = folder or models_folder()
-        self._device = device or wanted_device()
-        self._dtype = torch.float32 if self._device == "cpu" else torch.bfloat16
-        self._speed = speed or flux_speed()
-        self._studio = Studio(folder, self._device, self._dtype, residency, self._speed)
-        self._used = Used(folder, self._speed)
+    def __init__(self, studio: Studio | None = None) -> None:
+        self._studio = studio or studio_of()
 
     def models(self, params: FluxParams) -> Mapping[str, str]:
         """Those of them that are there; `run` says which is missing. With them the settings that change pictures."""
         beside = [one.model for one in params.controls] + ([params.ip_adapter] if params.ip_adapter else [])
         required = [name for one in beside for name in with_requirements(one)]
-        return self._used.models(params, [*required, params.identity_model])
+        return self._studio.used.models(params, [*required, params.identity_model])
 
     def resident_keys(self, params: FluxParams) -> AbstractSet[str]:
         """The transformer, whoever is to be seen. Words are often remembered, so text encoders are not named."""
@@ -121,7 +101,7 @@ class FluxGenerate:
                 away,
                 _teller(painter, work),
             )
-            picture = decode(painter.vae, latent, self._speed.vae_tiled_from_px)
+            picture = decode(painter.vae, latent, self._studio.speed.vae_tiled_from_px)
         facts: dict[str, JsonValue] = {
             "identity": identity_model or "none",
             "people": len(who),
@@ -142,7 +122,7 @@ class FluxGenerate:
         """What is led to, by the people's own tokens ("id"); or what is led away from, by nobody's ("uncond")."""
         seen = subjects(
             beside.people, regions(params), params.identity_weight, params.identity_start_step,
-            params.width, params.height, self._device, self._dtype, tokens,
+            params.width, params.height, self._studio.device, self._studio.dtype, tokens,
         )  # fmt: skip
         wanted = tokens == "id"
         extras: list[Extra] = [beside.controls if wanted else beside.controls.again]
@@ -154,19 +134,20 @@ class FluxGenerate:
     def _start(self, painter: Painter, work: Work[FluxParams], levels: Sequence[float]) -> Tensor:
         """The latent that sampling starts from, noised to the first of the levels."""
         params = work.params
-        drawn = noise(params.width, params.height, work.seed).to(self._device)
+        drawn = noise(params.width, params.height, work.seed).to(self._studio.device)
         blob = work.perhaps("image")
         if blob is None:
             return start(drawn, levels)
         shown = fitted(read(blob), params.width, params.height)
-        return start(drawn, levels, encode(painter.vae, shown, self._speed.vae_tiled_from_px).to(self._device))
+        known = encode(painter.vae, shown, self._studio.speed.vae_tiled_from_px)
+        return start(drawn, levels, known.to(self._studio.device))
 
     def _at_work(self, painter: Painter, nets: Sequence[Any], follow: Sequence[Drawing]) -> list[Applied]:
         """Each ControlNet on its drawing."""
         return [
             Applied(
                 net=net,
-                condition=condition(net, painter.vae, one.picture, self._speed.vae_tiled_from_px),
+                condition=condition(net, painter.vae, one.picture, self._studio.speed.vae_tiled_from_px),
                 mode=mode_for(one.how.model, one.how.kind, net),
                 strength=one.how.strength,
                 start=one.how.start,

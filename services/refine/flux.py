@@ -6,7 +6,6 @@ person is how little noise is laid over the picture.
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,12 +23,8 @@ from shared.flux.levels import noise_levels
 from shared.flux.painter import Painter
 from shared.flux.parts import proper_name
 from shared.flux.preview import shower
-from shared.flux.speed import Speed
-from shared.flux.studio import Studio
-from shared.flux.used import Used, strengths
-from shared.models.device import wanted_device
-from shared.models.residency import Residency
-from shared.models.settings import flux_speed, models_folder
+from shared.flux.studio import Studio, studio_of
+from shared.flux.used import strengths
 from shared.vision.codec import Image
 from shared.vision.codec import decode as read
 from shared.vision.output import image_output
@@ -46,29 +41,15 @@ class FluxPhotoreal:
     """Borrows its models of the process's Residency. One step at a time.
 
     Args:
-        folder: of the models; the setting `models_dir` where None.
-        device: where it computes, in bf16 on a GPU and in fp32 on a CPU; as the environment says where None.
-        residency: where models are borrowed; the process's where None.
-        speed: how FLUX is run; the settings `flux` where None.
+        studio: of whom it borrows; this machine's, as its settings say, where None.
     """
 
-    def __init__(
-        self,
-        folder: Path | None = None,
-        device: str | None = None,
-        residency: Residency | None = None,
-        speed: Speed | None = None,
-    ) -> None:
-        folder = folder or models_folder()
-        self._device = device or wanted_device()
-        self._dtype = torch.float32 if self._device == "cpu" else torch.bfloat16
-        self._speed = speed or flux_speed()
-        self._studio = Studio(folder, self._device, self._dtype, residency, self._speed)
-        self._used = Used(folder, self._speed)
+    def __init__(self, studio: Studio | None = None) -> None:
+        self._studio = studio or studio_of()
 
     def models(self, params: FluxPhotorealParams) -> Mapping[str, str]:
         """Those of them that are there; `run` says which is missing. With them the settings that change pictures."""
-        return self._used.models(params)
+        return self._studio.used.models(params)
 
     def resident_keys(self, params: FluxPhotorealParams) -> AbstractSet[str]:
         """The transformer with its autoencoder. Words are often remembered, so text encoders are not named."""
@@ -94,11 +75,11 @@ class FluxPhotoreal:
         cut = tiles(height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT, side, overlap)
         with self._studio.painting(params.model, None, strengths(params), offloaded=work.plan > 0) as painter:
             work.progress(_SHOWN_FROM)
-            known = encode(painter.vae, image, self._speed.vae_tiled_from_px).to(self._device)
+            known = encode(painter.vae, image, self._studio.speed.vae_tiled_from_px).to(self._studio.device)
             _check_finite(f"the autoencoder of {params.model}", known)
             latent = denoise_in_tiles(
                 painter.transformer,
-                start(noise(width, height, work.seed).to(self._device), levels, known),
+                start(noise(width, height, work.seed).to(self._studio.device), levels, known),
                 levels,
                 cut,
                 overlap,
@@ -123,7 +104,7 @@ class FluxPhotoreal:
 
     def _decoded(self, painter: Painter, latent: Tensor, model: str) -> Image:
         try:
-            return decode(painter.vae, latent, self._speed.vae_tiled_from_px)
+            return decode(painter.vae, latent, self._studio.speed.vae_tiled_from_px)
         except Permanent as error:
             raise Permanent(f"the autoencoder of {model}: {error}") from error
 

@@ -14,9 +14,8 @@ from services.swap.detailer.whose import consensus, similarity
 from services.swap.stage import FluxFaceDetailParams
 from shared.contracts.errors import InvalidInput
 from shared.flux.parts import proper_name
-from shared.flux.speed import Speed
+from shared.flux.studio import Studio, studio_of
 from shared.flux.told import identity_in
-from shared.models.residency import Residency
 from shared.vision.codec import Image
 from shared.vision.networks.antelope import AntelopeResident, locate
 from shared.worker.operation import Outcome, Work
@@ -26,16 +25,11 @@ UNTOLD, ANOTHER = "identity_untold", "another_person"
 
 
 class FluxFaceDetail:
-    """swap.face_detail by FaceDetailer's algorithm. The arguments are `services.swap.detailer.engine.Detailer`'s."""
+    """swap.face_detail by FaceDetailer's algorithm. The argument is `services.swap.detailer.engine.Detailer`'s."""
 
-    def __init__(
-        self,
-        folder: Path | None = None,
-        device: str | None = None,
-        residency: Residency | None = None,
-        speed: Speed | None = None,
-    ) -> None:
-        self._detailer = Detailer(folder, device, residency, speed)
+    def __init__(self, studio: Studio | None = None) -> None:
+        self._studio = studio or studio_of()
+        self._detailer = Detailer(self._studio)
 
     def models(self, params: FluxFaceDetailParams) -> Mapping[str, str]:
         """As `Detailer.models`, with PuLID's weights, and the encoder where faces are told apart."""
@@ -45,9 +39,7 @@ class FluxFaceDetail:
     def resident_keys(self, params: FluxFaceDetailParams) -> AbstractSet[str]:
         """The transformer, whoever is to be seen, the detector, and the encoder where faces are told apart."""
         keys = self._detailer.resident_keys(params)
-        return (
-            keys | {_encoder_key(self._encoder(params), self._detailer.device)} if params.whose == "subject" else keys
-        )
+        return keys | {_encoder_key(self._encoder(params), self._studio.device)} if params.whose == "subject" else keys
 
     def run(self, work: Work[FluxFaceDetailParams]) -> Outcome:
         """Output `image`: the picture with its faces painted anew; as it came where there are none to be painted.
@@ -78,14 +70,14 @@ class FluxFaceDetail:
         direction = consensus(subject)
         if direction is None or not found:
             return [(UNTOLD, {})] * len(found)
-        place, device = self._encoder(params), self._detailer.device
-        residency = self._detailer.studio.residency
+        place, device = self._encoder(params), self._studio.device
+        residency = self._studio.residency
         with residency.use(_encoder_key(place, device), lambda: AntelopeResident(place, device)) as faces:
             cosines = [similarity(faces, image, one.box, direction) for one in found]
         return [_verdict(cosine, params.min_similarity) for cosine in cosines]
 
     def _encoder(self, params: FluxFaceDetailParams) -> Path:
-        return locate(self._detailer.folder / proper_name(params.encoder))
+        return locate(self._studio.folder / proper_name(params.encoder))
 
 
 def _who(work: Work[FluxFaceDetailParams]) -> Who | None:

@@ -2,26 +2,18 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from pathlib import Path
 
 from services.swap.detailer.engine import Detailer
 from services.swap.stage import FluxHandsParams
-from shared.flux.speed import Speed
-from shared.models.residency import Residency
+from shared.flux.studio import Studio
 from shared.worker.operation import Outcome, Work
 
 
 class FluxHands:
-    """swap.hands by FaceDetailer's algorithm. The arguments are `services.swap.detailer.engine.Detailer`'s."""
+    """swap.hands by FaceDetailer's algorithm. The argument is `services.swap.detailer.engine.Detailer`'s."""
 
-    def __init__(
-        self,
-        folder: Path | None = None,
-        device: str | None = None,
-        residency: Residency | None = None,
-        speed: Speed | None = None,
-    ) -> None:
-        self._detailer = Detailer(folder, device, residency, speed)
+    def __init__(self, studio: Studio | None = None) -> None:
+        self._detailer = Detailer(studio)
 
     def models(self, params: FluxHandsParams) -> Mapping[str, str]:
         """As `Detailer.models`."""

@@ -26,16 +26,16 @@ from shared.flux.pulid.weights import builder_of, load_pulid, pulid_file
 from shared.flux.residents import ModuleResident, bytes_of
 from shared.flux.speed import Speed, speed_up
 from shared.flux.text import EncoderPaths, Encoders, PromptEmbedding, encode, load_encoders, memory_beside
-from shared.models.device import require_device, torch_facts
+from shared.flux.used import Used
+from shared.models.device import require_device, torch_facts, wanted_device
 from shared.models.memory import Plan, needs, plan_for
 from shared.models.process import residency
-from shared.models.residency import Residency, gigabytes
+from shared.models.residency import Residency, Resident, gigabytes
+from shared.models.settings import flux_speed, models_folder
 from shared.vision.codec import Image
 
 BUFFERS_BYTES = 2**20
 """What text encoders hold besides the weights in their files: positions."""
-
-OFFLOADED = "offloaded"
 
 PULID = "pulid_ca."
 """What the names of PuLID's attentions begin with; the rest of its file encodes photos."""
@@ -58,6 +58,9 @@ class Studio:
         borrow: where they are borrowed; the process's Residency where None, asked for when it is first needed.
         speed: how transformer and autoencoder are run.
         compiler: torch's compile backend, where blocks are compiled.
+
+    Attributes:
+        used: which weights and settings a step depends on.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Studio:
         self.device = device
         self.dtype = dtype
         self.speed = speed or Speed()
+        self.used = Used(folder, self.speed)
         self._compiler = compiler
         self._residency = borrow
 
@@ -123,13 +127,13 @@ class Studio:
             ResourceExhausted: there is no room; says what each plan would need, and nothing was loaded then. Or the
                 device ran out of memory within the block.
         """
-        self._parts(model)
         key = self.key(model, offloaded=offloaded)
-        wanted = f"{key}, {'' if identity_model is None else proper_name(identity_model)}"
-        with self.residency.use(key, lambda: self._painter(model, wanted)) as painter, painter.lock, self._memory():
+        who = None if identity_model is None else proper_name(identity_model)
+        made = partial(self.resident, model, who, offloaded=offloaded)
+        with self.residency.use(key, made) as painter, painter.lock, self._memory():
             self._prepare(key, painter)
-            if identity_model is not None:
-                self._see(key, painter, proper_name(identity_model))
+            if who is not None:
+                self._see(key, painter, who)
             with in_force(painter, self.folder, loras or {}, self.dtype, partial(self.residency.grow, key)):
                 yield painter
 
@@ -165,8 +169,51 @@ class Studio:
         by bit, and no second copy of the transformer is loaded.
         """
         speed = self.speed.model_dump_json(exclude_defaults=True)
-        plan = OFFLOADED if self._offloads(wanted=offloaded) else "as fits"
+        plan = "offloaded" if self._offloads(wanted=offloaded) else "as fits"
         return f"{self.folder / proper_name(model)}, {self._precision}, {speed}, {plan}"
+
+    def resident(self, model: str, identity_model: str | None = None, *, offloaded: bool = False) -> Resident[Painter]:
+        """A model's painter, as `painting` borrows it under its key. Reads the files' headers.
+
+        Whole on the device, or, where it does not fit, the transformer in host memory and its blocks in turns.
+
+        Args:
+            model: the transformer's.
+            identity_model: the proper name of PuLID's weights that are in it from the start.
+            offloaded: as of `painting`.
+
+        Raises:
+            InvalidInput, Permanent, IntegrityError, ResourceExhausted: as `painting`.
+        """
+        files = self._parts(model)
+        beside = stored_bytes(files.vae, self.dtype)
+        if identity_model is not None:
+            beside += self._identity_bytes(identity_model)
+        need = footprint(files.transformer, self.dtype)
+        name = f"{model}{'' if identity_model is None else f' with {identity_model}'}, {self._precision}"
+        first = Plan.GROUP_OFFLOAD if self._offloads(wanted=offloaded) else Plan.RESIDENT
+        plan = plan_for(name, need, beside, self.residency.budget, first)
+        whole = plan is Plan.RESIDENT
+
+        def read() -> Painter:
+            transformer: Any = load_transformer(files.transformer, self.dtype)
+            attentions = [] if identity_model is None else self._identity(identity_model)
+            attachment = attach(transformer, attentions)
+            vae = load_vae(files.vae, self.dtype, "cpu")
+            if not whole:
+                settle(transformer, plan, self.device)
+            booked = need.weights + beside if whole else None
+            return Painter(transformer, vae, attentions, booked, attachment, identity_model)
+
+        return ModuleResident(
+            name if whole else f"{name}, by {plan.value}",
+            read,
+            need.weights + beside,
+            self.device,
+            device_bytes=needs(need, beside)[plan].device_bytes,
+            host_bytes=0 if whole else need.weights,
+            moves=_everything if whole else _beside,
+        )
 
     def _offloads(self, *, wanted: bool) -> bool:
         whole = self.speed.fused_qkv or self.speed.fp8 or self.speed.first_block_cache
@@ -192,43 +239,6 @@ class Studio:
             self.device if fits else "cpu",
             device_bytes=size if fits else 0,
             host_bytes=0 if fits else size,
-        )
-
-    def _painter(self, model: str, wanted: str) -> ModuleResident[Painter]:
-        """Whole on the device, or, where it does not fit, the transformer in host memory and its blocks in turns.
-
-        Args:
-            model: the transformer's.
-            wanted: its key, and the identity model that is to be in it from the start, or nothing.
-        """
-        files, (plan_wanted, identity_model) = parts(self.folder, model), wanted.rsplit(", ", 2)[1:]
-        beside = stored_bytes(files.vae, self.dtype)
-        if identity_model:
-            beside += self._identity_bytes(identity_model)
-        need = footprint(files.transformer, self.dtype)
-        name = f"{model}{f' with {identity_model}' if identity_model else ''}, {self._precision}"
-        first = Plan.GROUP_OFFLOAD if plan_wanted == OFFLOADED else Plan.RESIDENT
-        plan = plan_for(name, need, beside, self.residency.budget, first)
-        whole = plan is Plan.RESIDENT
-
-        def read() -> Painter:
-            transformer: Any = load_transformer(files.transformer, self.dtype)
-            attentions = self._identity(identity_model) if identity_model else []
-            attachment = attach(transformer, attentions)
-            vae = load_vae(files.vae, self.dtype, "cpu")
-            if not whole:
-                settle(transformer, plan, self.device)
-            booked = need.weights + beside if whole else None
-            return Painter(transformer, vae, attentions, booked, attachment, identity_model or None)
-
-        return ModuleResident(
-            name if whole else f"{name}, by {plan.value}",
-            read,
-            need.weights + beside,
-            self.device,
-            device_bytes=needs(need, beside)[plan].device_bytes,
-            host_bytes=0 if whole else need.weights,
-            moves=_everything if whole else _beside,
         )
 
     def _see(self, key: str, painter: Painter, identity_model: str) -> None:
@@ -287,6 +297,25 @@ class Studio:
             painter.sped_up = True
             if painter.booked is not None:
                 self.residency.grow(key, bytes_of(painter) - painter.booked)
+
+
+def studio_of(
+    folder: Path | None = None,
+    device: str | None = None,
+    borrow: Residency | None = None,
+    speed: Speed | None = None,
+) -> Studio:
+    """The Studio of this machine, as its settings and its environment say, but for what is given.
+
+    Args:
+        folder: of the models; the setting `models_dir` where None.
+        device: where they compute, in bf16 on a GPU and in fp32 on a CPU; as the environment says where None.
+        borrow: where they are borrowed; the process's Residency where None.
+        speed: how they are run; the settings `flux` where None.
+    """
+    device = device or wanted_device()
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    return Studio(folder or models_folder(), device, dtype, borrow, speed or flux_speed())
 
 
 def _everything(painter: Painter) -> nn.Module:

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from services.swap.detailer.engine import Detailer
 from services.swap.stage import FluxHandsParams
+from shared.flux.studio import studio_of
 from shared.models.residency import Budget, Residency
 
 ANCHORS = 64
@@ -41,7 +42,7 @@ def write_detector(folder: Path, boxes: Sequence[tuple[float, float, float, floa
 
 def test_it_finds_the_boxes_that_it_was_told_best_first(tmp_path: Path) -> None:
     write_detector(tmp_path / "finder", [(10, 20, 40, 60), (50, 5, 90, 30)], 128, 96)
-    detailer = Detailer(tmp_path, "cpu", Residency(Budget(10_000_000, 10_000_000)))
+    detailer = Detailer(studio_of(tmp_path, "cpu", Residency(Budget(10_000_000, 10_000_000))))
     found = detailer.found(np.zeros((96, 128, 3), np.uint8), FluxHandsParams(detector="finder"))
     assert [tuple(round(edge) for edge in one.box) for one in found] == [(10, 20, 30, 40), (50, 5, 40, 25)]
     assert [round(one.score, 2) for one in found] == [0.95, 0.94]

@@ -16,6 +16,7 @@ from services.swap.stage import STAGE, FluxHandsParams
 from shared.contracts.errors import Cancelled, InvalidInput, Permanent
 from shared.flux.params import Lora
 from shared.flux.speed import Speed
+from shared.flux.studio import studio_of
 from shared.models.residency import Budget, Residency
 from shared.vision.codec import Image, decode, encode_png
 from shared.worker.operation import Outcome, TakesTurns, Work
@@ -52,7 +53,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> FluxHands:
-    return FluxHands(folder, "cpu", Residency(BUDGET))
+    return FluxHands(studio_of(folder, "cpu", Residency(BUDGET)))
 
 
 def gradient() -> Image:
@@ -93,7 +94,7 @@ def furthest(one: Image, other: Image) -> int:
 
 def test_where_nothing_is_found_the_picture_passes_byte_for_byte_and_flux_is_not_loaded(folder: Path) -> None:
     residency = Residency(BUDGET)
-    made = FluxHands(folder, "cpu", residency).run(work(detector="nothing"))
+    made = FluxHands(studio_of(folder, "cpu", residency)).run(work(detector="nothing"))
     assert made.outputs["image"].data == DATA
     assert (made.facts["hands"], made.facts["painted"], made.facts["crops"]) == (0, 0, [])
     assert "No hands were found" in str(made.facts["note"])
@@ -149,12 +150,12 @@ def test_numbers_that_are_none_are_an_error_that_names_the_model(
     found = load_file(weights)
     save_file({name: one * torch.nan if name.startswith(tensors) else one for name, one in found.items()}, weights)
     with pytest.raises(Permanent, match=named):
-        FluxHands(tmp_path, "cpu", Residency(BUDGET)).run(work(model="broken"))
+        FluxHands(studio_of(tmp_path, "cpu", Residency(BUDGET))).run(work(model="broken"))
 
 
 def test_a_missing_detector_is_named_before_anything_is_loaded(folder: Path) -> None:
     residency = Residency(BUDGET)
-    engine = FluxHands(folder, "cpu", residency)
+    engine = FluxHands(studio_of(folder, "cpu", residency))
     for does in (engine.models, engine.resident_keys):
         with pytest.raises(Permanent, match=r"my-finder is to hold one \.onnx file"):
             does(work(detector="my-finder").params)
@@ -243,7 +244,7 @@ def test_a_smaller_plan_paints_one_by_one_and_the_same(engine: FluxHands, folder
 
 def test_beside_a_cache_of_steps_crops_are_painted_one_by_one(folder: Path) -> None:
     """It decides for a whole batch, so that one crop's picture would depend on the others."""
-    engine = FluxHands(folder, "cpu", Residency(BUDGET), Speed(first_block_cache=0.1))
+    engine = FluxHands(studio_of(folder, "cpu", Residency(BUDGET), Speed(first_block_cache=0.1)))
     assert {crop["batch_of"] for crop in crops(engine.run(work(detector="apart")))} == {1}
 
 
@@ -285,7 +286,7 @@ def test_each_parameter_changes_the_picture(engine: FluxHands, change: dict[str,
 
 
 def test_same_work_same_bytes_whatever_the_engine_did_before(engine: FluxHands, folder: Path) -> None:
-    first = FluxHands(folder, "cpu", Residency(BUDGET)).run(work()).outputs["image"].data
+    first = FluxHands(studio_of(folder, "cpu", Residency(BUDGET))).run(work()).outputs["image"].data
     engine.run(work(prompt="a cat", loras=(Lora(model="look"),), cfg=3.0, negative_prompt="blur"))
     assert engine.run(work()).outputs["image"].data == first
 
@@ -364,7 +365,7 @@ def test_models_are_named_by_their_digests_the_detector_too(engine: FluxHands) -
 
 def test_what_a_step_borrows_is_told_beforehand(folder: Path) -> None:
     residency = Residency(BUDGET)
-    engine = FluxHands(folder, "cpu", residency)
+    engine = FluxHands(studio_of(folder, "cpu", residency))
     assert isinstance(engine, TakesTurns)
     wanted = engine.resident_keys(work().params)
     assert not wanted & residency.on_device()

@@ -18,6 +18,7 @@ from services.swap.flux_face_detail import FluxFaceDetail
 from services.swap.stage import STAGE, FluxFaceDetailParams
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
+from shared.flux.studio import studio_of
 from shared.models.residency import Budget, Residency
 from shared.vision.codec import Image, decode, encode_png
 from shared.vision.networks import tiny_faces
@@ -47,7 +48,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> FluxFaceDetail:
-    return FluxFaceDetail(folder, "cpu", Residency(BUDGET))
+    return FluxFaceDetail(studio_of(folder, "cpu", Residency(BUDGET)))
 
 
 def people() -> Image:
@@ -181,7 +182,7 @@ def test_a_face_that_the_encoder_does_not_see_is_left_alone_and_told(folder: Pat
     blind.mkdir()
     tiny_faces.write_detector(blind / DETECTOR, ())
     tiny_faces.write_recogniser(blind / RECOGNISER)
-    engine = FluxFaceDetail(folder, "cpu", Residency(BUDGET))
+    engine = FluxFaceDetail(studio_of(folder, "cpu", Residency(BUDGET)))
     made = engine.run(work(who(embedding(folder, LEFT)), whose="subject", encoder="blind"))
     assert made.outputs["image"].data == DATA
     assert [crop["skipped"] for crop in crops(made)] == ["identity_untold"] * 2
@@ -225,7 +226,8 @@ def test_one_flux_serves_generate_and_the_detailer(folder: Path) -> None:
     """What is loaded for the second is the detector alone."""
     residency = Residency(BUDGET)
     small = FluxParams(model="tiny", prompt="a face", width=64, height=64, steps=1)
-    generate, engine = FluxGenerate(folder, "cpu", residency), FluxFaceDetail(folder, "cpu", residency)
+    one, other = (studio_of(folder, "cpu", residency) for _ in range(2))
+    generate, engine = FluxGenerate(one), FluxFaceDetail(other)
     generate.run(Work(small, {"photos": (b"",), "identity": (who(),)}, 1))
     before = residency.figures().loads
     engine.run(work(who()))
@@ -235,7 +237,7 @@ def test_one_flux_serves_generate_and_the_detailer(folder: Path) -> None:
 
 def test_what_a_step_borrows_and_whose_bytes_it_stands_on_is_told_beforehand(folder: Path) -> None:
     residency = Residency(BUDGET)
-    engine = FluxFaceDetail(folder, "cpu", residency)
+    engine = FluxFaceDetail(studio_of(folder, "cpu", residency))
     assert isinstance(engine, TakesTurns)
     told = work(who(embedding(folder, LEFT)), whose="subject", encoder="antelopev2")
     assert set(engine.models(told.params)) == {"tiny", "pulid_flux_v0.9.1", "two", "antelopev2"}

@@ -22,6 +22,7 @@ from torch import Tensor
 from services.swap.flux_hands import FluxHands
 from services.swap.stage import FluxHandsParams
 from shared.flux import tiny
+from shared.flux.studio import Studio, studio_of
 from shared.flux.text import PromptEmbedding
 from shared.models.residency import Budget, Residency
 from shared.vision.codec import Image, decode, encode_png
@@ -44,8 +45,13 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def engine(folder: Path) -> FluxHands:
-    return FluxHands(folder, "cpu", Residency(Budget(100_000_000, 100_000_000)))
+def studio(folder: Path) -> Studio:
+    return studio_of(folder, "cpu", Residency(Budget(100_000_000, 100_000_000)))
+
+
+@pytest.fixture(scope="module")
+def engine(studio: Studio) -> FluxHands:
+    return FluxHands(studio)
 
 
 def finder(folder: Path, boxes: Boxes) -> str:
@@ -211,13 +217,13 @@ OVERLAPPING: Boxes = [(30, 30, 50, 50), (44, 34, 64, 54), (100, 80, 120, 100)]
     ],
 )
 def test_the_picture_is_that_of_the_straight_line(
-    engine: FluxHands, folder: Path, picture: Any, boxes: Boxes, change: dict[str, Any]
+    engine: FluxHands, studio: Studio, folder: Path, picture: Any, boxes: Boxes, change: dict[str, Any]
 ) -> None:
     """To one level of 255. A painted crop differs from its original by far more, so that is not said of nothing."""
     image: Image = picture()
     params = FluxHandsParams(**{**SMALL, "detector": finder(folder, boxes), **change})
     made = decode(engine.run(Work(params, {"image": (encode_png(image),)}, SEED)).outputs["image"].data)
-    net = Net(folder, engine._detailer.studio.prompt("tiny", params.prompt))  # noqa: SLF001
+    net = Net(folder, studio.prompt("tiny", params.prompt))
     expected = facedetailer(image, boxes, net, params)
     assert np.abs(made - expected).max() <= 1.01
     assert np.abs(expected - image).max() > 20

@@ -20,6 +20,7 @@ from shared.flux.params import Lora
 from shared.flux.parts import adapter_file, parts
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
 from shared.flux.schedules import SCHEDULERS
+from shared.flux.studio import studio_of
 from shared.models.catalogue import load_models
 from shared.models.device import DEVICE
 from shared.models.lock import Pin, pin, pin_of
@@ -51,7 +52,7 @@ def engine(folder: Path) -> FluxGenerate:
 
 def fresh(folder: Path) -> FluxGenerate:
     """An engine that has loaded nothing yet, nor has its residency."""
-    return FluxGenerate(folder, "cpu", Residency(Budget(BUDGET_BYTES, BUDGET_BYTES)))
+    return FluxGenerate(studio_of(folder, "cpu", Residency(Budget(BUDGET_BYTES, BUDGET_BYTES))))
 
 
 @cache
@@ -267,7 +268,7 @@ def test_a_gpu_that_is_not_there_is_an_error_and_no_slow_run(folder: Path, monke
         pytest.skip("there is one")
     monkeypatch.delenv(DEVICE, raising=False)
     with pytest.raises(Permanent, match="cuda was asked for"):
-        FluxGenerate(folder).run(work())
+        FluxGenerate(studio_of(folder)).run(work())
 
 
 def test_progress_rises_step_by_step_and_a_cancelled_job_goes_no_further(engine: FluxGenerate) -> None:
@@ -306,13 +307,13 @@ def test_models_are_named_by_the_digest_of_their_files(folder: Path, tmp_path: P
 def test_adapters_and_settings_that_change_pictures_are_named_with_the_models(folder: Path) -> None:
     look = TINY.model_copy(update={"loras": (Lora(model="look"), Lora(model="look", strength=0.5))})
     assert set(fresh(folder).models(look)) == {"tiny", "pulid_flux_v0.9.1", "look"}
-    quick = FluxGenerate(folder, "cpu", speed=Speed(fused_qkv=True))
+    quick = FluxGenerate(studio_of(folder, "cpu", speed=Speed(fused_qkv=True)))
     assert set(quick.models(TINY)) == {"tiny", "pulid_flux_v0.9.1", "tiny/settings"}
 
 
 def test_what_a_step_borrows_is_told_beforehand(folder: Path) -> None:
     residency = Residency(Budget(BUDGET_BYTES, BUDGET_BYTES))
-    engine = FluxGenerate(folder, "cpu", residency)
+    engine = FluxGenerate(studio_of(folder, "cpu", residency))
     assert isinstance(engine, TakesTurns)
     wanted = engine.resident_keys(TINY)
     assert not wanted & residency.on_device()

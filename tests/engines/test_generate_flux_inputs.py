@@ -19,6 +19,7 @@ from shared.flux import tiny
 from shared.flux.ip_adapter import IpAdapter, Sizes
 from shared.flux.levels import noise_levels
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
+from shared.flux.studio import studio_of
 from shared.models.residency import Budget, Residency
 from shared.vision.codec import Image, decode, encode_png
 from shared.worker.operation import Work
@@ -52,7 +53,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> FluxGenerate:
-    return FluxGenerate(folder, "cpu", Residency(Budget(BUDGET_BYTES, BUDGET_BYTES)))
+    return FluxGenerate(studio_of(folder, "cpu", Residency(Budget(BUDGET_BYTES, BUDGET_BYTES))))
 
 
 def who(seed: int) -> bytes:

@@ -24,7 +24,7 @@ from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
 from shared.flux.pulid.attention import PerceiverAttentionCA
 from shared.flux.pulid.injection import sites
 from shared.flux.pulid.weights import pulid_file
-from shared.flux.studio import BUFFERS_BYTES, PULID
+from shared.flux.studio import BUFFERS_BYTES, PULID, studio_of
 from shared.models.borrowing import FLUX_1, FP8_SAVES, PULID_ATTENTIONS_BYTES, Borrowing, Painting, Whole, Words
 from shared.models.forecast import StepToRun, forecast
 from shared.models.memory import Footprint
@@ -81,8 +81,9 @@ def steps(folder: Path, residency: Residency, speed: Speed) -> list[Callable[[st
     about = PulidAbout(models={"idformer": PULID_MODEL}, fusion="mean", photos=1)
     tokens, nobody = torch.randn(TOKENS, ID_WIDTH), torch.randn(TOKENS, ID_WIDTH)
     who = save_identity(PulidIdentity(tokens, nobody, torch.zeros(1, 512), about))
-    generate, hands = FluxGenerate(folder, "cpu", residency, speed), FluxHands(folder, "cpu", residency, speed)
-    face, refine = FluxFaceDetail(folder, "cpu", residency, speed), FluxPhotoreal(folder, "cpu", residency, speed)
+    studio = studio_of(folder, "cpu", residency, speed)
+    generate, hands = FluxGenerate(studio), FluxHands(studio)
+    face, refine = FluxFaceDetail(studio), FluxPhotoreal(studio)
     picture = encode_png(np.ascontiguousarray(astronaut()[:128, :128]))
     small = {"model": BASE, "detector": DETECTOR, "steps": 1, "guide_size": 64, "max_size": 64}
 

@@ -28,7 +28,7 @@ from shared.flux.latents import noise
 from shared.flux.layout import WEIGHTS
 from shared.flux.levels import noise_levels
 from shared.flux.loading import load_transformer
-from shared.flux.studio import Studio
+from shared.flux.studio import Studio, studio_of
 from shared.models.catalogue import parse
 from shared.models.residency import Budget, Residency
 from shared.models.settings import Speed
@@ -56,7 +56,7 @@ def engine(folder: Path) -> FluxPhotoreal:
 
 def fresh(folder: Path) -> FluxPhotoreal:
     """An engine that has loaded nothing yet, nor has its residency."""
-    return FluxPhotoreal(folder, "cpu", Residency(Budget(BUDGET_BYTES, BUDGET_BYTES)))
+    return FluxPhotoreal(studio_of(folder, "cpu", Residency(Budget(BUDGET_BYTES, BUDGET_BYTES))))
 
 
 def photo(width: int = 64, height: int = 64) -> Image:
@@ -191,13 +191,14 @@ def test_its_models_are_named_by_their_digests_and_settings(folder: Path) -> Non
     assert set(fresh(folder).models(params())) == {"tiny"}
     assert set(fresh(folder).models(params(loras=({"model": "look"},)))) == {"tiny", "look"}
     assert fresh(folder).models(params(model="REAL1SM_V3_FP8")) == {}
-    fast = FluxPhotoreal(folder, "cpu", speed=Speed(first_block_cache=0.1))
+    fast = FluxPhotoreal(studio_of(folder, "cpu", speed=Speed(first_block_cache=0.1)))
     assert set(fast.models(params())) == {"tiny", "tiny/settings"}
 
 
 def test_its_model_is_on_the_device_after_a_step_and_is_generate_s_where_both_name_it(folder: Path) -> None:
     residency = Residency(Budget(BUDGET_BYTES, BUDGET_BYTES))
-    generate, refine = FluxGenerate(folder, "cpu", residency), FluxPhotoreal(folder, "cpu", residency)
+    one, other = (studio_of(folder, "cpu", residency) for _ in range(2))
+    generate, refine = FluxGenerate(one), FluxPhotoreal(other)
     assert isinstance(refine, TakesTurns)
     scene = FluxParams(model="tiny", width=64, height=64, steps=1)
     made = generate.run(Work(scene, {"photos": (b"",), "identity": (b"{}",)}, 1))

@@ -6,10 +6,8 @@ borrows it, under the same keys, so that one stands in memory for both.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-import torch
 from pydantic import JsonValue
 
 from services.swap.detailer.masks import laid_in, soften
@@ -27,14 +25,11 @@ from shared.flux.parts import proper_name
 from shared.flux.preview import shower
 from shared.flux.pulid.artifact import PulidIdentity
 from shared.flux.regions import subjects
-from shared.flux.speed import Speed
-from shared.flux.studio import Studio
+from shared.flux.studio import Studio, studio_of
 from shared.flux.text import PromptEmbedding
 from shared.flux.told import Told
-from shared.flux.used import Used, strengths
-from shared.models.device import require_device, torch_facts, wanted_device
-from shared.models.residency import Residency
-from shared.models.settings import flux_speed, models_folder
+from shared.flux.used import strengths
+from shared.models.device import require_device, torch_facts
 from shared.models.shelf import Shelf
 from shared.models.single import Single, single
 from shared.vision.boxes import Box
@@ -70,25 +65,11 @@ class Detailer:
     """What both detailers have in common. Borrows its models of the process's Residency. One step at a time.
 
     Args:
-        folder: of the models; the setting `models_dir` where None.
-        device: where it computes, in bf16 on a GPU and in fp32 on a CPU; as the environment says where None.
-        residency: where models are borrowed; the process's where None.
-        speed: how FLUX is run; the settings `flux` where None.
+        studio: of whom it borrows; this machine's, as its settings say, where None.
     """
 
-    def __init__(
-        self,
-        folder: Path | None = None,
-        device: str | None = None,
-        residency: Residency | None = None,
-        speed: Speed | None = None,
-    ) -> None:
-        self.folder = folder or models_folder()
-        self.device = device or wanted_device()
-        self._dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
-        self._speed = speed or flux_speed()
-        self.studio = Studio(self.folder, self.device, self._dtype, residency, self._speed)
-        self._used = Used(self.folder, self._speed)
+    def __init__(self, studio: Studio | None = None) -> None:
+        self._studio = studio or studio_of()
         self._detectors: dict[str, Single] = {}
 
     def models(self, params: DetailParams, beside: Sequence[str] = ()) -> Mapping[str, str]:
@@ -102,7 +83,7 @@ class Detailer:
             InvalidInput, Permanent, IntegrityError: the detector is missing, damaged or another kind of model.
         """
         detector = self._detector(params)
-        return {**self._used.models(params, beside), detector.name: detector.digest}
+        return {**self._studio.used.models(params, beside), detector.name: detector.digest}
 
     def resident_keys(self, params: DetailParams) -> frozenset[str]:
         """The transformer and the detector. Words are often remembered, so text encoders are not named.
@@ -110,8 +91,8 @@ class Detailer:
         Raises:
             InvalidInput, Permanent, IntegrityError: as `models`.
         """
-        detector = yolo_key(self._detector(params).path, self.device)
-        return frozenset({self.studio.key(params.model), detector})
+        detector = yolo_key(self._detector(params).path, self._studio.device)
+        return frozenset({self._studio.key(params.model), detector})
 
     def run(self, work: Work[How], what: str, who: Who | None = None, judge: Judge | None = None) -> Outcome:
         """Output `image`: the picture, painted anew in places; byte for byte as it came where there is nothing to do.
@@ -154,9 +135,9 @@ class Detailer:
             nothing = unchanged(data, what)
             note = f"None of the {what} was to be painted; the picture is unchanged."
             return Outcome(nothing.outputs, {**nothing.facts, **facts} if not crops else {**facts, "note": note})
-        words = {one.crop.words: self.studio.prompt(params.model, one.crop.words) for lot in lots for one in lot}
-        others = self.studio.prompt(params.model, params.negative_prompt) if params.cfg != 1.0 else None
-        with self.studio.painting(
+        words = {one.crop.words: self._studio.prompt(params.model, one.crop.words) for lot in lots for one in lot}
+        others = self._studio.prompt(params.model, params.negative_prompt) if params.cfg != 1.0 else None
+        with self._studio.painting(
             params.model, None if who is None else who.model, strengths(params), offloaded=work.plan > 0
         ) as painter:
             work.progress(_SHOWN_FROM)
@@ -175,15 +156,15 @@ class Detailer:
 
     def found(self, image: Image, params: DetailParams) -> list[Found]:
         """What the detector finds, in its order. It is borrowed for this alone."""
-        require_device(self.device, torch_facts())
+        require_device(self._studio.device, torch_facts())
         path = self._detector(params).path
-        key = yolo_key(path, self.device)
-        with self.studio.residency.use(key, lambda: yolo_resident(path, self.device)) as detector:
+        key = yolo_key(path, self._studio.device)
+        with self._studio.residency.use(key, lambda: yolo_resident(path, self._studio.device)) as detector:
             return [Found(one.box, one.score) for one in detector.it.find(image, params.min_score)]
 
     def _detector(self, params: DetailParams) -> Single:
         if params.detector not in self._detectors:
-            self._detectors[params.detector] = single(Shelf(self.folder), params.detector, ".onnx", "detector")
+            self._detectors[params.detector] = single(Shelf(self._studio.folder), params.detector, ".onnx", "detector")
         return self._detectors[params.detector]
 
     def _at_once(self, work: Work[How]) -> int:
@@ -191,7 +172,7 @@ class Detailer:
 
         A cache of earlier steps decides for a whole batch, so a crop's picture would depend on which others are in it.
         """
-        return 1 if work.plan > 0 or self._speed.first_block_cache else work.params.max_batch
+        return 1 if work.plan > 0 or self._studio.speed.first_block_cache else work.params.max_batch
 
     def _brush(
         self,
@@ -203,18 +184,19 @@ class Detailer:
         params: DetailParams,
     ) -> Brush:
         """What a lot's crops are painted with; what they are led away from sees nobody's tokens."""
+        device = self._studio.device
 
         def told(prompt: PromptEmbedding, tokens: Literal["id", "uncond"]) -> Told:
             if who is None:
                 return Told(prompt)
-            seen = subjects([who.identity], (), who.weight, who.start_step, *size, self.device, self._dtype, tokens)
+            seen = subjects([who.identity], (), who.weight, who.start_step, *size, device, self._studio.dtype, tokens)
             return Told(prompt, tuple(seen))
 
         away = None
         if others is not None:
             away = Away(told(others, "uncond").branch(), params.cfg, params.cfg_start_step)
         branch = told(words, "id").branch()
-        return Brush(painter.transformer, painter.vae, self.device, branch, away, self._speed.vae_tiled_from_px)
+        return Brush(painter.transformer, painter.vae, device, branch, away, self._studio.speed.vae_tiled_from_px)
 
 
 class _Steps(Generic[How]):
