@@ -5,18 +5,27 @@ W + strength * alpha / rank * B @ A. diffusers converts the names (its own, kohy
 adapters); PEFT computes.
 """
 
+import json
+import math
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin
+from peft.utils.other import get_pattern_key
+from torch import Tensor
 
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.fp8 import opened
 
 OURS = "transformer."
+UP = ".lora_B"
+DORA = ("dora_scale", "lora_magnitude_vector")
+"""What the names of its lengths contain in kohya's files and in PEFT's."""
 
 
 def load_lora(transformer: Any, path: Path, name: str) -> None:
@@ -29,16 +38,22 @@ def load_lora(transformer: Any, path: Path, name: str) -> None:
 
     Raises:
         InvalidInput: the name is taken.
-        Permanent: the file cannot be read, changes other models too, or layers that the transformer has not.
+        Permanent: the file cannot be read, changes other models too, or layers that the transformer has not; or it is
+            a DoRA.
     """
     if name in getattr(transformer, "peft_config", {}):
         raise InvalidInput("name", f"there is an adapter '{name}' already", "Choose another name.")
     with opened(path) as file:
         stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        header = (file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY)
+    if any(kind in key for key in stored for kind in DORA):
+        raise Permanent(f"{path.name} is a DoRA adapter, whose lengths would be left out. Use a plain LoRA.")
     try:
         weights, alphas = FluxLoraLoaderMixin.lora_state_dict(stored, return_alphas=True)
     except (KeyError, ValueError) as error:
         raise Permanent(f"{path.name} is no LoRA adapter that can be read ({error}). Use another version.") from error
+    if header is not None and not alphas:
+        weights = _scaled(weights, header, path)
     weights = {key: weight.to(transformer.dtype) for key, weight in weights.items()}
     layers = {key.partition(".lora")[0] for key in weights}
     known = {OURS + layer for layer, _ in transformer.named_modules()}
@@ -83,3 +98,28 @@ def use_loras(transformer: Any, strengths: Mapping[str, float]) -> None:
         transformer.requires_grad_(requires_grad=False)  # PEFT makes the chosen ones trainable
     elif loaded:
         transformer.disable_lora()
+
+
+def _scaled(weights: Mapping[str, Tensor], header: str, path: Path) -> dict[str, Tensor]:
+    """Weights times alpha / rank, where alpha stands in the header alone: diffusers' trainers write PEFT's settings so.
+
+    Only what scales is taken of them: others, such as how weights were begun, would have PEFT change the transformer.
+
+    Raises:
+        Permanent: the header cannot be understood.
+    """
+    try:
+        told = {name.removeprefix(OURS): value for name, value in json.loads(header).items() if name.startswith(OURS)}
+        pattern = dict(told.get("alpha_pattern") or {})
+        power = 0.5 if told.get("use_rslora") else 1.0
+        scaled = dict(weights)
+        for key, weight in weights.items():
+            layer, up, _ = key.partition(UP)
+            if up:
+                rank = weights[f"{layer}{UP}.weight"].shape[1]
+                name = get_pattern_key(list(pattern), layer.removeprefix(OURS))
+                scale = float(pattern.get(name, told.get("lora_alpha", rank))) / rank**power
+                scaled[key] = weight if math.isclose(scale, 1.0) else (weight.float() * scale).to(weight.dtype)
+    except (ValueError, TypeError, AttributeError, KeyError, re.error) as error:
+        raise Permanent(f"{path.name} says in its header how it is scaled, and it cannot be read ({error}).") from error
+    return scaled

@@ -1,5 +1,6 @@
 """LoRA adapters add what their two matrices say, as strongly as asked, and only to layers that are there."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,44 @@ def test_alpha_over_rank_scales(tmp_path: Path) -> None:
     load_lora(transformer, path, "one")
     use_loras(transformer, {"one": 1.0})
     assert_same(predict(transformer), predict(merged({1: 1.0 / RANK})))
+
+
+@pytest.mark.parametrize(("described", "scales"), [
+    ({"lora_alpha": 6, "r": RANK}, (3.0, 3.0)),
+    ({"lora_alpha": 6, "r": RANK, "use_rslora": True}, (6 / RANK**0.5,) * 2),
+    ({"lora_alpha": RANK, "r": RANK, "alpha_pattern": {"single_transformer_blocks.1.attn.to_v": 1}}, (1.0, 0.5)),
+])  # fmt: skip
+def test_the_alpha_in_the_header_of_diffusers_trainers_scales(
+    tmp_path: Path, described: dict[str, object], scales: tuple[float, float]
+) -> None:
+    """They write PEFT's settings there, and no alpha among the tensors."""
+    path, wanted, weights = tmp_path / "trained.safetensors", tiny(), adapter(1)
+    told = {f"transformer.{name}": value for name, value in described.items()}
+    save_file(weights, path, metadata={"format": "pt", "lora_adapter_metadata": json.dumps(told)})
+    for layer, scale in zip(LAYERS, scales, strict=True):
+        change = weights[f"transformer.{layer}.lora_B.weight"] @ weights[f"transformer.{layer}.lora_A.weight"]
+        wanted.get_submodule(layer).weight.data += scale * change
+    transformer = tiny()
+    load_lora(transformer, path, "one")
+    use_loras(transformer, {"one": 1.0})
+    assert_same(predict(transformer), predict(wanted))
+
+
+@pytest.mark.parametrize("told", ["{", "[]", '{"transformer.lora_alpha": "much"}', '{"transformer.alpha_pattern": 3}'])
+def test_a_header_that_cannot_be_understood_is_refused(tmp_path: Path, told: str) -> None:
+    path = tmp_path / "trained.safetensors"
+    save_file(adapter(1), path, metadata={"lora_adapter_metadata": told})
+    with pytest.raises(Permanent, match="its header"):
+        load_lora(tiny(), path, "one")
+
+
+@pytest.mark.parametrize("name", ["dora_scale", "lora_magnitude_vector"])
+def test_weights_split_into_length_and_direction_are_refused(tmp_path: Path, name: str) -> None:
+    """DoRA: diffusers would leave the lengths out, with a line in the log, and paint something else."""
+    path = tmp_path / "dora.safetensors"
+    save_file(adapter(1) | {f"transformer.{LAYERS[0]}.{name}": torch.ones(32)}, path)
+    with pytest.raises(Permanent, match="DoRA"):
+        load_lora(tiny(), path, "one")
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
