@@ -20,6 +20,7 @@ from services.identity.measure import Looks, quality, refuse_unusable
 from services.identity.networks import Encoders, Place, borrowed, keys_of, place_of
 from services.identity.stage import FluxEncodeParams
 from shared.contracts.errors import InvalidInput
+from shared.contracts.identity import FacePlace
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
 from shared.flux.pulid.eva import identity_condition, prepare
 from shared.flux.pulid.fusion import Fusion, fuse
@@ -27,7 +28,7 @@ from shared.models.device import require_device, torch_facts, wanted_device
 from shared.models.process import residency
 from shared.models.settings import models_folder
 from shared.models.shelf import Shelf
-from shared.vision.boxes import shrunk
+from shared.vision.boxes import Box, coincide, shrunk
 from shared.vision.codec import Image, decode
 from shared.vision.networks.antelope import AntelopeFace
 from shared.vision.networks.crop512 import crop512
@@ -58,6 +59,7 @@ class Seen:
     quality: float
     tokens: Tensor
     """[32, 2048]."""
+    place: FacePlace
 
 
 class FluxEncoder:
@@ -142,7 +144,7 @@ def join(seen: Sequence[Seen], uncond: Tensor, fusion: Fusion, names: Mapping[st
         id=fuse(tokens, fusion, _weights(seen) if fusion == "weighted" else None),
         uncond=uncond,
         arcface=torch.from_numpy(np.stack([one.face.embedding for one in seen])),
-        about=PulidAbout(models=dict(names), fusion=fusion, photos=len(seen)),
+        about=PulidAbout(models=dict(names), fusion=fusion, photos=len(seen), faces=tuple(one.place for one in seen)),
     )
 
 
@@ -163,6 +165,7 @@ def look(encoders: Encoders, photo: bytes, pick: int | None, params: FluxEncodeP
         image, factor = shrunk(whole, LONGEST_PX)
         found = encoders.faces.find(image, params.det_size, params.min_det_size, params.min_det_score)
         face = choose(found if pick is None else distinct(found), pick, params.background_face_ratio, number)
+        counted = prominent(distinct(found), params.background_face_ratio)
         crop = crop512(image, face.points)
         pose = head_pose(face.points)
         looks = Looks(face.box[2] / factor, pose.yaw, pose.pitch, level(crop), detail(whole, face.points / factor))
@@ -171,7 +174,32 @@ def look(encoders: Encoders, photo: bytes, pick: int | None, params: FluxEncodeP
         raise InvalidInput(field, error.found, error.mend) from error
     refuse_unusable(number, looks, params)
     bare = grey_on_white(crop, parse(encoders.parser, crop))
-    return Seen(face, crop, looks, worth(looks, face.score), encode(encoders, face, bare))
+    return Seen(
+        face,
+        crop,
+        looks,
+        worth(looks, face.score),
+        encode(encoders, face, bare),
+        place_in_photo(face, counted, factor, number - 1),
+    )
+
+
+def place_in_photo(face: AntelopeFace, counted: Sequence[AntelopeFace], factor: float, photo: int) -> FacePlace:
+    """Where a face and those of other people are in the photo at that index (from 0), as it was handed in.
+
+    Args:
+        face: the subject's, in the photo that was analysed.
+        counted: the faces that count there, none twice; one that lies where `face` does is the same.
+        factor: by which the photo was reduced for that.
+        photo: its index.
+    """
+    others = tuple(_scaled(other.box, 1 / factor) for other in counted if not coincide(face.box, other.box))
+    return FacePlace(photo=photo, box=_scaled(face.box, 1 / factor), others=others or None)
+
+
+def _scaled(box: Box, factor: float) -> Box:
+    x, y, width, height = (float(edge) * factor for edge in box)
+    return x, y, width, height
 
 
 @torch.inference_mode()

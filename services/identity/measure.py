@@ -1,6 +1,7 @@
 """What one photo's face is like, and whether it is good enough to build a portrait on."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,14 +23,18 @@ _AMPLE_SHARPNESS = 400.0
 _MIDDLE_LEVEL = 127.5
 
 
-def measure(image: Image, face: Face, descriptor: Descriptor, photo: int) -> FaceMeasure:
-    """Measure the face of the photo at index `photo` (from 0); where it lies, how it is turned, how good it is."""
+def measure(image: Image, face: Face, others: Sequence[Face], descriptor: Descriptor, photo: int) -> FaceMeasure:
+    """Measure the face of the photo at index `photo` (from 0); where it lies, how it is turned, how good it is.
+
+    `others` are those of other people in the photo.
+    """
     level = mean_level(image, face.mesh)
     detail = sharpness(aligned_crop(image, face, SHARPNESS_CROP_PX))
     left_eye, right_eye = face.eyes.tolist()
     return FaceMeasure(
         photo=photo,
         box=face.box,
+        others=tuple(other.box for other in others) or None,
         eyes=(tuple(left_eye), tuple(right_eye)),
         yaw=face.yaw,
         pitch=face.pitch,

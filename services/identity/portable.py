@@ -15,6 +15,7 @@ from shared.vision.embedding import FaceEncoder
 from shared.vision.faces import Face, FaceFinder
 from shared.vision.output import image_output
 from shared.vision.picks import picks_of
+from shared.vision.prominent import prominent
 from shared.worker.operation import Outcome, Output, Work
 
 _FACE_CROP_PX = 512
@@ -43,10 +44,10 @@ class PortableEncoder:
         faces: list[FaceMeasure] = []
         for index, (photo, pick) in enumerate(zip(photos, picks, strict=True)):
             image = decode(photo)
-            face = choose_face(
-                self._finder.find(image), pick, work.params.background_face_ratio, image.shape[1], index + 1
-            )
-            measured = measure(image, face, self._encoder.encode(image, face), index)
+            seen, least = self._finder.find(image), work.params.background_face_ratio
+            face = choose_face(seen, pick, least, image.shape[1], index + 1)
+            others = [other for other in prominent(seen, least) if other is not face]
+            measured = measure(image, face, others, self._encoder.encode(image, face), index)
             refuse_unusable(index + 1, looks_of(measured), work.params)
             images.append(image)
             found.append(face)

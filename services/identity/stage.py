@@ -90,7 +90,7 @@ STAGE = Stage(
     operations=(
         Operation(
             name="identity.encode",
-            version=1,
+            version=2,
             inputs=("photos",),
             outputs=("identity", "face"),
             seeded=False,

@@ -1,4 +1,7 @@
-"""Who the subject is, as the portable engines write it down. Biometric data: kept under the subject's prefix."""
+"""Who the subject is, as the portable engines write it down, and where in the photos, as all do.
+
+Biometric data: kept under the subject's prefix.
+"""
 
 from typing import Annotated, Literal
 
@@ -7,15 +10,26 @@ from pydantic import Field
 from shared.contracts.base import Contract
 
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+"""x, y, width, height in pixels."""
+
 Embedding = Annotated[tuple[float, ...], Field(min_length=128, max_length=128)]
 """dlib's 128-d face descriptor. Judge by Euclidean distance; the vectors are not of unit length."""
 
 
-class FaceMeasure(Contract):
-    """One photo's face: where it is and how good it is. Pixels of the normalised photo; degrees."""
+class FacePlace(Contract):
+    """Which face of a photo is the subject's. Pixels of the normalised photo."""
 
     photo: Annotated[int, Field(ge=0, description="index into the job's photos")]
-    box: tuple[float, float, float, float] = Field(description="x, y, width, height in pixels")
+    box: Box = Field(description="x, y, width, height in pixels")
+    others: tuple[Box, ...] | None = Field(
+        default=None, description="boxes of other people's faces, passers-by left out; absent where there are none"
+    )
+
+
+class FaceMeasure(FacePlace):
+    """One photo's face: where it is and how good it is. Pixels of the normalised photo; degrees."""
+
     eyes: tuple[Point, Point] = Field(description="centres, the picture's left one first")
     yaw: float = Field(description="degrees, positive: turned to the picture's right")
     pitch: float = Field(description="degrees, positive: looking up")

@@ -23,7 +23,8 @@ from services.generate.edit.engine import EditGenerate
 from services.generate.edit.references import references
 from services.generate.stage import STAGE, EditParams, KleinParams, KontextParams, QwenEditParams
 from shared.contracts.errors import Cancelled, InvalidInput, Permanent, ResourceExhausted
-from shared.contracts.identity import FaceMeasure, IdentityRecord
+from shared.contracts.identity import FaceMeasure, FacePlace, IdentityRecord
+from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
 from shared.models.catalogue import load_models
 from shared.models.device import DEVICE
 from shared.models.lock import Pin, pin
@@ -33,7 +34,16 @@ from shared.vision.codec import Image, decode, encode_png
 from shared.worker.operation import Outcome, Params, Work
 from tests.engines import tiny_edit
 
-PULID = b"\x08 stands for a safetensors blob"
+
+def pulid(*faces: FacePlace) -> bytes:
+    """PuLID's identity, of the fewest numbers, with what is written down of the photos: none of older ones."""
+    about = PulidAbout(models={}, fusion="mean", photos=len(faces) or 1, faces=faces or None)
+    return save_identity(
+        PulidIdentity(torch.zeros(1, 4), torch.zeros(1, 4), torch.zeros(about.photos, 512), about=about)
+    )
+
+
+PULID = pulid()
 """An identity that says nothing of the photos."""
 
 
@@ -162,6 +172,7 @@ def test_as_many_photos_are_shown_as_the_pipeline_takes(folder: Path, made: Made
     assert outcome.facts == {
         "pipeline": KINDS[name].editor.pipeline,
         "photos_shown": list(range(most)),
+        "other_faces_shown": [None] * most,
         "painted": [64, 64],
     }
     assert data(outcome) == made(name, photos=photos[:most]) != made(name, photos=(*photos[: most - 1], photo(1)))
@@ -354,10 +365,54 @@ def test_by_the_portable_record_the_subject_is_cut_out_and_the_best_photo_comes_
 
 
 def test_by_pulids_identity_the_photos_are_shown_whole_in_their_order() -> None:
+    """Where it says that nobody else is in them, and where it is too old to say where anybody is."""
     photos = tuple(photo(seed) for seed in range(3))
-    shown = references(photos, PULID, 2)
-    assert [one.photo for one in shown] == [0, 1]
-    assert np.array_equal(shown[1].picture, decode(photos[1]))
+    alone = pulid(*(FacePlace(photo=number, box=(50, 40, 20, 24)) for number in range(3)))
+    for identity, others in ((PULID, None), (alone, 0)):
+        shown = references(photos, identity, 2)
+        assert [(one.photo, one.others) for one in shown] == [(0, others), (1, others)]
+        assert np.array_equal(shown[1].picture, decode(photos[1]))
+
+
+LEFT, RIGHT, BESIDE_RIGHT = (100.0, 300.0, 120.0, 150.0), (400.0, 280.0, 120.0, 150.0), (460.0, 300.0, 110.0, 140.0)
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_of_a_photo_of_several_people_the_one_who_is_meant_is_shown(*, portable: bool) -> None:
+    """The photos are cut half way to the next face; one that lies over the subject's cannot be, and is told."""
+    photos = (photo(0, 128, 128), photo(1, 1024, 1024), photo(2, 1024, 1024))
+    places: list[dict[str, Any]] = [
+        {"photo": 0, "box": (50.0, 40.0, 20.0, 24.0)},
+        {"photo": 1, "box": LEFT, "others": (RIGHT,)},
+        {"photo": 2, "box": RIGHT, "others": (LEFT, BESIDE_RIGHT)},
+    ]
+    if portable:
+        identity = record(*(FaceMeasure(**{**face(0).model_dump(), **place}) for place in places))
+    else:
+        identity = pulid(*(FacePlace(**place) for place in places))
+    shown = references(photos, identity, 3)
+    assert [(one.photo, one.others) for one in shown] == [(0, 0), (1, 0), (2, 1)]
+    assert np.array_equal(shown[0].picture, decode(photos[0])), "there is nobody else in it"
+    assert np.array_equal(shown[1].picture, decode(photos[1])[165:855, :310])
+    assert np.array_equal(shown[2].picture, decode(photos[2])[145:835, 310:760])
+
+
+@each
+def test_the_model_sees_the_person_who_is_meant_and_nothing_of_the_next(folder: Path, name: str) -> None:
+    """What is left of the next person in a photo changes no byte; whom it is about does."""
+    group = decode(photo(0, 512, 512)).copy()
+    others = group.copy()
+    others[:, 176:] = 0
+    one, here, there = engine(folder, name), (56.0, 150.0, 80.0, 100.0), (216.0, 150.0, 80.0, 100.0)
+    identities = [pulid(FacePlace(photo=0, box=box, others=(other,))) for box, other in ((here, there), (there, here))]
+
+    def paint(image: Image, identity: bytes) -> bytes:
+        asked = work(name, steps=1)
+        return data(one.run(Work(asked.params, {"photos": (encode_png(image),), "identity": (identity,)}, 7)))
+
+    left = paint(group, identities[0])
+    assert paint(others, identities[0]) == left
+    assert paint(group, identities[1]) != left
 
 
 @pytest.mark.parametrize(("faces", "field"), [((face(1),), "photos"), ((face(0, box=(500, 500, 20, 20)),), "identity")])

@@ -276,6 +276,20 @@ def test_the_caller_may_pick_a_face(quick: Encoders) -> None:
     assert np.abs(right.astype(int) - expected).mean() > 10.0
 
 
+def test_where_the_subject_s_face_and_others_are_is_written_down(quick: Encoders, seen: list[Seen]) -> None:
+    """In pixels of the photo as it was handed in, for whoever must not take another for the subject."""
+    large = scaled(two_faces(), 2.5)
+    left, right = (look(quick, png(large), pick, params(), 2).place for pick in (1, 2))
+    assert left.photo == right.photo == 1
+    assert left.box == pytest.approx(
+        [2.5 * edge for edge in look(quick, png(two_faces()), 1, params(), 1).place.box], 0.05
+    )
+    assert (left.others, right.others) == ((right.box,), (left.box,))
+    assert seen[0].place.others is None
+    about = join([seen[0], look(quick, png(large), 1, params(), 2)], nobody(quick), "mean", {}).about
+    assert about.faces == (seen[0].place, left)
+
+
 class Twice:
     """Finds the astronaut's face, and her head as another."""
 
@@ -289,6 +303,8 @@ def test_a_face_that_is_told_twice_counts_once(networks: Encoders) -> None:
     """As the swap counts, so that a pick is the same person to both."""
     with pytest.raises(InvalidInput, match=r"face 2 was picked, but photos\[1\] shows 1 face\."):
         look(replace(networks, faces=cast("Antelope", Twice())), png(astronaut()), 2, params(), 1)
+    once = look(replace(networks, faces=cast("Antelope", Twice())), png(astronaut()), None, params(), 1)
+    assert once.place.others is None
 
 
 def test_a_small_face_is_refused(engine: FluxEncoder) -> None:

@@ -137,6 +137,14 @@ def test_the_caller_may_pick_a_face(pick: int, person: Image) -> None:
     assert distance(picked.embedding, record(encode(person)).embedding) < 0.2
 
 
+def test_where_others_are_is_written_down_and_nothing_where_there_are_none() -> None:
+    """For whoever must not take another for the subject."""
+    left, right = (encode(side_by_side(astronaut(), hopper()), faces=[pick]) for pick in (1, 2))
+    ((one,), (other,)) = (record(outcome).faces for outcome in (left, right))
+    assert (one.others, other.others) == ((other.box,), (one.box,))
+    assert b"others" not in encode(astronaut()).outputs["identity"].data
+
+
 def test_a_pick_beyond_the_faces_is_refused() -> None:
     assert refusal(astronaut(), side_by_side(astronaut(), hopper()), faces=[None, 3]) == (
         "faces[2]: face 3 was picked, but photos[2] shows 2 faces"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from shared.contracts.errors import IntegrityError, InvalidInput, Permanent
+from shared.contracts.identity import FacePlace
 from shared.flux.pulid.artifact import ENTRY, TENSORS, PulidAbout, PulidIdentity, load_identity, save_identity
 from shared.flux.pulid.fusion import Fusion
 
@@ -55,6 +56,16 @@ def test_the_same_identity_gives_the_same_bytes() -> None:
     other = replace(identity, id=identity.id.T.contiguous().T)
     assert not other.id.is_contiguous()
     assert save_identity(other) == save_identity(identity)
+
+
+def test_where_the_faces_are_is_kept_and_an_identity_that_does_not_say_is_read() -> None:
+    """As those are that were written before it was noted."""
+    place = FacePlace(photo=0, box=(1.5, 2.0, 30.25, 40.0), others=((50.0, 2.0, 30.0, 40.0),))
+    identity = _identity(1)
+    told = replace(identity, about=identity.about.model_copy(update={"faces": (place,)}))
+    assert load_identity(save_identity(told), KEY).about.faces == (place,)
+    assert b"faces" not in save_identity(identity)
+    assert load_identity(save_identity(identity), KEY).about.faces is None
 
 
 @given(st.data())

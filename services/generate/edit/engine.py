@@ -89,6 +89,7 @@ class EditGenerate:
         facts: dict[str, JsonValue] = {
             "pipeline": self._editor.pipeline,
             "photos_shown": [one.photo for one in shown],
+            "other_faces_shown": [one.others for one in shown],
             "painted": [picture.shape[1], picture.shape[0]],
         }
         return Outcome({"image": image_output(picture, "intermediate")}, facts)

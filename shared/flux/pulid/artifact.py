@@ -13,6 +13,7 @@ from torch import Tensor
 
 from shared.contracts.base import Contract, Digest, Name
 from shared.contracts.errors import IntegrityError, InvalidInput, Permanent
+from shared.contracts.identity import FacePlace
 from shared.flux.pulid.fusion import Fusion
 
 ENTRY = "doctorgen.identity"
@@ -26,6 +27,9 @@ class PulidAbout(Contract):
     models: dict[Name, str] = Field(description="role (arcface, eva_clip, idformer, …) to the model's name")
     fusion: Fusion
     photos: Annotated[int, Field(ge=1)]
+    faces: tuple[FacePlace, ...] | None = Field(
+        default=None, description="whose tokens these are, one a photo; absent where it was not written down"
+    )
 
 
 @dataclass(frozen=True, eq=False)
