@@ -184,7 +184,7 @@ def tiny(arguments: argparse.Namespace) -> int:
 
 
 def engine_of(recipe: Recipe, wanted: str | None) -> str:
-    """The engine asked for, or the only one that the recipe has parameters for besides the portable one.
+    """The engine asked for, or the only one besides the portable one for the steps that name none of their own.
 
     Where every step insists on an engine of its own, any will do.
 
@@ -194,13 +194,14 @@ def engine_of(recipe: Recipe, wanted: str | None) -> str:
     if wanted is None and all(step.engine for step in recipe.steps):
         return NEEDS_NONE
     engines = sorted({engine for step in recipe.steps for engine in step.engines} - {NEEDS_NONE})
-    if wanted is None and len(engines) != 1:
-        found = f"the recipe '{recipe.name}' has parameters for {len(engines)} GPU engines"
-        raise InvalidInput("--engine", found, f"Name one: {', '.join([*engines, NEEDS_NONE])}.")
+    free = sorted({engine for step in recipe.steps if not step.engine for engine in step.engines} - {NEEDS_NONE})
+    if wanted is None and len(free) != 1:
+        found = f"the recipe '{recipe.name}' has parameters for {len(free)} GPU engines"
+        raise InvalidInput("--engine", found, f"Name one: {', '.join([*free, NEEDS_NONE])}.")
     if wanted is not None and wanted not in {*engines, NEEDS_NONE}:
         found = f"the recipe '{recipe.name}' has no parameters for an engine '{wanted}'"
         raise InvalidInput("--engine", found, nearest(wanted, [*engines, NEEDS_NONE]))
-    return wanted or engines[0]
+    return wanted or free[0]
 
 
 def _writer(maker: str) -> Callable[[Path], None]:
@@ -278,17 +279,19 @@ def _tell(one: Standing) -> None:
 
 
 def _tell_total(subject: str, wanted: int, lacking: Sequence[Standing]) -> None:
-    approximate = any(one.model.approximate for one in lacking)
-    total = _size(_missing_bytes(lacking), approximate=approximate)
+    elsewhere = [one for one in lacking if one.model.made_by is None]
+    total = _size(_missing_bytes(elsewhere), approximate=any(one.model.approximate for one in elsewhere))
     console.print(f"{subject}: {wanted - len(lacking)} of {wanted} models are there; to download: {total}")
     to_download = [one.model for one in lacking if one.state != "to convert"]
     by_hand = [model.name for model in to_download if model.by_hand]
-    fetched = [model.name for model in to_download if not model.by_hand]
+    fetched = [model.name for model in to_download if not model.by_hand and not model.made_by]
     to_convert = [one.model.name for one in lacking if one.model.gives]
     if fetched:
         console.print(f"  doctorgen models download {' '.join(fetched)}")
     for name in by_hand:
         console.print(f"  doctorgen models download {name}  # says how to come by it")
+    for command in dict.fromkeys(model.made_by for model in to_download if model.made_by):
+        console.print(f"  {command}")
     if to_convert:
         console.print(f"  doctorgen models convert {' '.join(to_convert)}")
     gated = [model.name for model in to_download if model.gated]

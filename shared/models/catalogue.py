@@ -43,13 +43,14 @@ class ModelFile(_Data):
 
 
 class Model(_Data):
-    """One weight. It has exactly one kind of source: `hub`, a URL at each file, or `by_hand`."""
+    """One weight. It has exactly one kind of source: `hub`, a URL at each file, `by_hand` or `made_by`."""
 
     name: ModelName
     title: str
     role: str = Field(description="what it does; models of one role stand for each other")
     hub: str | None = Field(default=None, description="repository on Hugging Face")
     by_hand: str | None = Field(default=None, description="how to come by it where no program may fetch it")
+    made_by: str | None = Field(default=None, description="the command that makes it on this machine")
     files: Annotated[tuple[ModelFile, ...], Field(min_length=1)]
     format: Format
     gives: tuple[str, ...] = Field(default=(), description="files that the conversion makes, and that are then loaded")
@@ -68,8 +69,8 @@ class Model(_Data):
     @model_validator(mode="after")
     def _comes_from_one_place(self) -> Self:
         by_url = all(file.url for file in self.files)
-        if [self.hub is not None, self.by_hand is not None, by_url].count(True) != 1:
-            raise ValueError(f"{self.name}: state one source: hub, a url at every file, or by_hand")
+        if [self.hub, self.by_hand, self.made_by, by_url or None].count(None) != 3:
+            raise ValueError(f"{self.name}: state one source: hub, a url at every file, by_hand or made_by")
         return self
 
     @property
@@ -90,7 +91,9 @@ class Model(_Data):
     @property
     def source(self) -> str:
         """Where it comes from, for people."""
-        return f"https://huggingface.co/{self.hub}" if self.hub else self.by_hand or str(self.files[0].url)
+        if self.hub:
+            return f"https://huggingface.co/{self.hub}"
+        return self.by_hand or (f"`{self.made_by}`" if self.made_by else str(self.files[0].url))
 
 
 class ModelCatalogue(Mapping[str, Model]):

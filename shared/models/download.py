@@ -31,6 +31,8 @@ def check_sources(models: Iterable[Model]) -> None:
         InvalidInput: says how to come by it.
     """
     for model in models:
+        if model.made_by is not None:
+            raise InvalidInput(model.name, "it is nowhere to be downloaded", f"`{model.made_by}` makes it.")
         if model.by_hand is not None:
             raise InvalidInput(
                 model.name,

@@ -35,9 +35,10 @@ class Finding:
     @property
     def mend(self) -> str:
         """The command that puts it right."""
-        name = self.model.name
+        if self.model.made_by is not None:
+            return self.model.made_by
         made_here = self.path.name in self.model.gives
-        return f"doctorgen models {'convert' if made_here else 'download'} {name}"
+        return f"doctorgen models {'convert' if made_here else 'download'} {self.model.name}"
 
     def __str__(self) -> str:
         if self.state == "missing":

@@ -92,7 +92,7 @@ def test_a_recipe_whose_steps_name_their_engines_needs_none_named(type_in: Type)
     assert "rehearsal with the engines that its steps name: 0 of 10 models are there; to download: " in said.out
     assert "│ tiny-flux " in said.out
     assert "│ tiny-pulid " in said.out
-    assert "`doctorgen models tiny` makes it" in type_in("models", "download", "tiny-flux").err
+    assert said.out.endswith("doctorgen models tiny\n")
 
 
 def test_without_the_libraries_making_models_says_what_to_install(
@@ -200,3 +200,27 @@ def test_engines_and_commands_look_into_the_same_folder(
     assert models_folder() == Settings.load().models_folder == tmp_path / "data" / "models"
     Path("doctorgen.yaml").write_text(f"models_dir: {tmp_path / 'weights'}\nuser_folder: null\n")
     assert models_folder() == Settings.load().models_folder == tmp_path / "weights"
+
+
+def test_a_recipe_one_of_whose_steps_names_its_engine_is_checked_with_that_of_the_others(type_in: Type) -> None:
+    """The step's own engine is no choice: it is used whichever engine does the rest."""
+    said = type_in("models", "check", "portrait-klein")
+    assert said.status == 1
+    assert "portrait-klein with engine flux: 0 of " in said.out
+    assert "│ flux2-klein-4b " in said.out
+    assert type_in("models", "plan", "portrait-klein", "--vram", "80", "--ram", "128").status == 0
+
+
+def test_models_that_a_command_makes_are_told_with_that_command_alone(type_in: Type) -> None:
+    """They can be downloaded nowhere, and nobody has to put them anywhere."""
+    assert type_in("models", "check", "rehearsal").out.endswith("; to download: 0.0 MB\n  doctorgen models tiny\n")
+    assert (
+        type_in("models", "verify", "tiny-pulid")
+        .err.splitlines()[0]
+        .endswith("identity_index.json is missing. `doctorgen models tiny` brings it.")
+    )
+    said = type_in("models", "download", "tiny-flux")
+    assert (said.status, said.err) == (
+        2,
+        "doctorgen: tiny-flux: it is nowhere to be downloaded. `doctorgen models tiny` makes it.\n",
+    )
