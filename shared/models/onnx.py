@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import onnxruntime
 
 from shared.contracts.errors import DevicePoisoned, DoctorGenError, Permanent, ResourceExhausted
@@ -71,6 +72,38 @@ def unopened(path: Path, error: Exception, wrong: str, mend: str) -> DoctorGenEr
     if kind in {ResourceExhausted, DevicePoisoned}:
         return kind(f"{path} could not be opened {said}.")
     return Permanent(f"{wrong} {said}. {mend}")
+
+
+class Finite:
+    """A session that lets nothing but numbers through, for libraries that would make something else of the rest.
+
+    A detector's score that is no number is below any threshold, so that a damaged model would find nothing, and whoever
+    handed in the picture would be blamed.
+
+    Args:
+        session: an `onnxruntime.InferenceSession`.
+        name: what people call the model, for errors.
+    """
+
+    def __init__(self, session: Any, name: str) -> None:
+        self._session, self._name = session, name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, *arguments: Any) -> Any:
+        """As the session's own.
+
+        Raises:
+            Permanent: the model gave what is no number.
+        """
+        given = self._session.run(*arguments)
+        if not all(np.isfinite(one).all() for one in given):
+            raise Permanent(
+                f"{self._name} gave what is no number. Its file is damaged, or the device computes wrongly: `doctorgen "
+                "models verify` says which."
+            )
+        return given
 
 
 class OnnxResident(Generic[Opened]):

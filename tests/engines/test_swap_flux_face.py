@@ -319,7 +319,7 @@ def test_an_encoder_that_gives_no_numbers_is_an_error(tmp_path: Path) -> None:
     flat = graph.add("Flatten", graph.add("GlobalAveragePool", "input.1"))
     none = graph.add("Mul", graph.add("MatMul", flat, graph.constant(np.zeros((3, 512)))), graph.number(float("nan")))
     graph.save(tmp_path / PACK / BUFFALO_L.recogniser, ("input.1", ["None", 3, 112, 112]), [(none, ["N", 512])])
-    with pytest.raises(Permanent, match="described a face by what is no number"):
+    with pytest.raises(Permanent, match="gave what is no number"):
         run(engine(tmp_path), crowd(), [astronaut()])
 
 

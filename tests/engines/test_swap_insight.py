@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from shared.contracts.errors import Permanent
@@ -48,6 +49,44 @@ def test_each_face_is_found_with_sex_and_age(folder: Path) -> None:
 def test_without_attributes_sex_and_age_are_not_told(folder: Path) -> None:
     face = Insight(open_app(folder, "cpu", BUFFALO_L)).find(crowd())[0]
     assert (face.gender, face.age) == (None, None)
+
+
+@pytest.mark.parametrize("shape", [(1, 700), (700, 1), (3, 2000), (1, 1)])
+def test_a_picture_of_any_shape_is_looked_at(folder: Path, shape: tuple[int, int]) -> None:
+    """One that is too narrow for the detector's square shows no face; insightface itself fails there."""
+    faces = Insight(open_app(folder, "cpu", BUFFALO_L)).find(np.full((*shape, 3), 128, np.uint8))
+    assert not faces or shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "output"),
+    [
+        (BUFFALO_L.detector, 2),  # scores, of which insightface would say: no face
+        (BUFFALO_L.detector, 5),  # boxes, which would go into the manifest
+        (BUFFALO_L.detector, 8),  # key points, on which the alignment fails
+        (BUFFALO_L.recogniser, 0),
+        (BUFFALO_L.attributes, 0),
+    ],
+)
+def test_what_is_no_number_is_an_error_and_not_a_photo_without_a_face(tmp_path: Path, file: str, output: int) -> None:
+    tiny_swapper.write_pack(tmp_path, SIX)
+    told = onnx.load(tmp_path / file)
+    name = told.graph.output[output].name
+    for node in told.graph.node:
+        node.output[:] = [f"{one} once" if one == name else one for one in node.output]
+    told.graph.initializer.append(onnx.numpy_helper.from_array(np.array(np.nan, np.float32), "none"))
+    told.graph.node.append(onnx.helper.make_node("Add", [f"{name} once", "none"], [name]))
+    onnx.save(told, tmp_path / file)
+    finder = Insight(open_app(tmp_path, "cpu", BUFFALO_L, attributes=True))
+    with pytest.raises(Permanent, match="gave what is no number"):
+        finder.find(crowd())
+
+
+def test_a_detector_is_opened_once_for_all_the_sizes_that_it_looks_at(tmp_path: Path) -> None:
+    tiny_swapper.write_pack(tmp_path, ())
+    app = open_app(tmp_path, "cpu", BUFFALO_L)
+    assert Insight(app).find(crowd()) == ()
+    assert len(set(map(id, app.det_model.resolution_sessions.values()))) == 1
 
 
 def test_a_pack_is_lent_by_a_residency(folder: Path) -> None:

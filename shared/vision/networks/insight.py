@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shared.contracts.errors import Permanent
 from shared.models.device import check_providers
-from shared.models.onnx import OnnxResident, provider_of, unopened
+from shared.models.onnx import Finite, OnnxResident, provider_of, unopened
 from shared.vision.boxes import Box
 from shared.vision.codec import Image
 
@@ -100,8 +100,14 @@ class Insight:
             det_size: side of the square that the picture is first fitted into, a multiple of 32.
             min_det_size: and at last.
             min_score: of the detector, from 0 to 1, below which it is no face.
+
+        Raises:
+            Permanent: a model gave what is no number.
         """
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        shorter, longer = sorted(image.shape[:2])
+        if shorter * min_det_size < longer:
+            return ()  # so narrow that nothing of it is left in the detector's square
         for size in range(det_size, min_det_size - 1, -LADDER_STEP_PX):
             found = self._seen(bgr, size, min_score)
             if found:
@@ -190,6 +196,7 @@ def open_app(place: Path, device: str, pack: Pack, attributes: bool = False) -> 
             root=str(place.parent),
             allowed_modules=wanted,
             providers=providers,
+            static_shape_sessions=False,  # else the detector is opened again, and kept, for each size that it looks at
         )
     except Exception as error:  # onnxruntime's errors have no common root
         wrong = f"{place} holds no {pack.name} that insightface can load"
@@ -202,6 +209,8 @@ def open_app(place: Path, device: str, pack: Pack, attributes: bool = False) -> 
             f"`doctorgen models download {pack.name}` brings them."
         )
     check_sessions(app, provider)
+    for task, model in app.models.items():
+        model.session = Finite(model.session, f"{place}, which does {task},")
     return app
 
 
