@@ -103,6 +103,12 @@ class StepMessage(Contract):
     plan: Annotated[int, Field(ge=0)] = Field(
         default=0, description="0, or after running out of memory one of the operation's smaller plans"
     )
+    plans: dict[Name, int] | None = Field(
+        default=None, description="by step, the smaller plans that were small enough: the next attempt begins with them"
+    )
+    waiting: dict[Name, int] | None = Field(
+        default=None, description="by step, the failed attempts at those that wait for an input to be made again"
+    )
     failures: Annotated[tuple[Failure, ...], Field(max_length=2)] = Field(
         default=(), description="the first and the last failed attempt at the current step"
     )

@@ -26,6 +26,8 @@ from shared.worker.events import event_id, outgoing_event, step_event, tried_mar
 from shared.worker.retry import RetryPolicy
 from shared.worker.step import rewind
 
+LOST_AGAIN = "Look for what deletes or alters objects in the store (disks, lifecycle rules, other users), then replay."
+
 
 @dataclass(frozen=True)
 class Dispatch:
@@ -130,9 +132,24 @@ def failed(
 
 
 def repaired(message: StepMessage, broken: str, error: Exception, origin: Origin, rng: Random) -> Dispatch:
-    """An input that the step `broken` made cannot be used: back to that step, which makes it again."""
-    tried = rewind(_tried(message, account_of(error), origin), broken)
-    return _again_or_dead(message, tried, account_of(error), classify(error), origin, rng, None)
+    """An input that the step `broken` made cannot be used: back to that step, which makes it again.
+
+    That is a failed attempt at the message's step, and stays one though the other succeeds: so attempts are bounded.
+    """
+    account = account_of(error)
+    waiting = message.waiting or {}
+    if message.step.name in waiting:
+        found = f"{account.message}, though its step '{broken}' had made it again"
+        account = account.model_copy(update={"message": found[:1000], "hint": LOST_AGAIN})
+    tried = _tried(message, account, origin)
+    back = rewind(tried, broken).model_copy(
+        update={
+            "plan": (message.plans or {}).get(broken, 0),
+            "plans": message.plans,
+            "waiting": {**waiting, message.step.name: tried.attempts},
+        }
+    )
+    return _again_or_dead(message, back, account, classify(error), origin, rng, None)
 
 
 def crashed(message: StepMessage, crashes: int, origin: Origin, rng: Random) -> Dispatch | None:

@@ -96,7 +96,8 @@ def next_attempt(ahead: StepMessage, gate: PinnedGate, last: Attempt, record: Ar
     """The message on its way back: other seeds, and identity weights raised where the likeness was too low.
 
     What earlier steps made stays, so that no identity is encoded twice. A picture that failed for another reason keeps
-    its weight: a stronger hold costs variety, and would mend nothing. A weight of 0 was switched off, and stays so.
+    its weight: a stronger hold costs variety, and would mend nothing. A weight of 0 was switched off, and stays so. A
+    step that had run out of memory begins with the plan that was small enough, which gives the same bytes.
     """
     back = rewind(ahead, gate.back_to)
     alike = not _too_unlike(last)
@@ -105,7 +106,8 @@ def next_attempt(ahead: StepMessage, gate: PinnedGate, last: Attempt, record: Ar
         for place, step in enumerate(back.steps)
     ]
     counted = gate.model_copy(update={"finished": last.number, "record": record})
-    return back.model_copy(update={"steps": tuple(steps), "gate": counted})
+    plan = (ahead.plans or {}).get(gate.back_to, 0)
+    return back.model_copy(update={"steps": tuple(steps), "gate": counted, "plan": plan, "plans": ahead.plans})
 
 
 def best_of(records: Iterable[AttemptRecord]) -> AttemptRecord:

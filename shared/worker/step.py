@@ -253,8 +253,8 @@ def record_of(message: StepMessage, manifest: Manifest, *, reused: bool) -> Step
 def advance(message: StepMessage, manifest: Manifest, record: StepRecord) -> StepMessage:
     """The message after its step: outputs noted, trail longer, attempts forgotten, cursor on the next step.
 
-    All artifacts stay, so that a step whose output is found corrupt can be done again. On the last step the cursor
-    stays where it is.
+    All artifacts stay, so that a step whose output is found corrupt can be done again; the attempts at the step that
+    found it so are remembered, or it could be found so for ever. On the last step the cursor stays where it is.
 
     Raises:
         Permanent: the recipe asks for an output that the operation did not make.
@@ -266,20 +266,26 @@ def advance(message: StepMessage, manifest: Manifest, record: StepRecord) -> Ste
     for slot in needed:
         if slot.split(".")[0] == message.step.name and slot not in made:
             raise Permanent(f"the step '{message.step.name}' made no '{slot}', which the recipe reads")
+    following = ahead[0].name if ahead else None
+    plans = {**(message.plans or {}), message.step.name: message.plan} if message.plan else message.plans
     return message.model_copy(
         update={
             "artifacts": artifacts,
             "trail": (*message.trail, record),
             "cursor": min(message.cursor + 1, len(message.steps) - 1),
-            "attempts": 0,
-            "plan": 0,
+            "attempts": (message.waiting or {}).get(following, 0) if following else 0,
+            "plan": (plans or {}).get(following, 0) if following else 0,
+            "plans": plans,
             "failures": (),
         }
     )
 
 
 def rewind(message: StepMessage, to: str) -> StepMessage:
-    """The message as it was before an earlier step of that name: to be done again, and all that followed it."""
+    """The message as it was before an earlier step of that name: to be done again, and all that followed it.
+
+    Neither what was small enough nor what waits for an input is remembered.
+    """
     cursor = next(place for place, step in enumerate(message.steps) if step.name == to)
     undone = {step.name for step in message.steps[cursor:]}
     return message.model_copy(
@@ -288,5 +294,7 @@ def rewind(message: StepMessage, to: str) -> StepMessage:
             "artifacts": {slot: refs for slot, refs in message.artifacts.items() if slot.split(".")[0] not in undone},
             "trail": tuple(record for record in message.trail if record.step not in undone),
             "plan": 0,
+            "plans": None,
+            "waiting": None,
         }
     )

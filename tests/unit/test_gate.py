@@ -245,7 +245,10 @@ def test_a_message_gains_no_more_on_its_way_than_the_planner_leaves_room_for(
     error = ErrorAccount(kind="ResourceExhausted", type="OutOfMemoryError", message="e" * 500, hint="h" * 120)
     failure = Failure(at=AT, worker="node-1234567890.generate.123456", error=error)
     trail = tuple(spent(name, 123.45678901234567, 0.012345678901234567) for name in NAMES)
-    last = message(counted, subject, seed, attempts=12, failures=(failure, failure), trail=trail)
+    small, waiting = dict.fromkeys(NAMES, 1), dict.fromkeys(NAMES, 12)
+    last = message(
+        counted, subject, seed, attempts=12, failures=(failure, failure), trail=trail, plans=small, waiting=waiting
+    )
     assert last.size - first.size <= ROOM_FOR_GROWTH_BYTES
 
 

@@ -13,6 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from doctor_image_gen.replay import Wish, replay_message
 from shared.broker.embedded import EmbeddedBroker
 from shared.broker.holding import HOLDS_HEADER
 from shared.broker.port import Outgoing, Subscription
@@ -292,6 +293,58 @@ def test_an_artifact_found_corrupt_is_made_again_by_its_step(house: House) -> No
     assert reported is not None
     assert reported.kind == "IntegrityError"
     assert house.store.blobs[made] == b"photoa7"
+
+
+class Forgetful(MemoryStore):
+    """Takes what a step has made, and has it no more when the next one asks: as often as it is told to."""
+
+    def __init__(self, losses: int) -> None:
+        super().__init__()
+        self.losses = losses
+
+    def get(self, key: str) -> bytes | None:
+        found = super().get(key)
+        if found == b"photoa7" and self.losses:
+            self.losses -= 1
+            return None
+        return found
+
+
+@pytest.mark.parametrize(("losses", "end"), [(2, "done"), (99, "dead")])
+def test_what_is_lost_again_and_again_is_made_again_as_often_as_a_step_is_tried(
+    house: House, losses: int, end: str
+) -> None:
+    """The rule for IntegrityError allows three tries of the step that reads it. What made it succeeds each time."""
+    house.store = Forgetful(losses)
+    for stage in (REFINE, UPSCALE, QA):
+        house.worker(stage)
+    house.publish(first_message(house.store, word="a"))
+    house.until(lambda event: event.kind in TERMINAL or ran.count("a") > 9)
+    assert house.events[-1].kind == end
+    assert ran.count("a") == 3
+    told = [event for event in house.events if event.kind == "retrying"]
+    assert [(event.step, event.attempt) for event in told] == [("two", 1), ("two", 2)]
+    assert len({event.event_id for event in told}) == 2, "the journal drops none of them"
+
+
+def test_the_letter_of_what_is_lost_again_and_again_names_the_mend_and_can_be_replayed(house: House) -> None:
+    house.store = store = Forgetful(99)
+    for stage in (REFINE, UPSCALE, QA):
+        house.worker(stage)
+    house.publish(first_message(store, word="a"))
+    house.until(lambda event: event.kind in TERMINAL or ran.count("a") > 9)
+    letter = house.dead_letter("upscale")
+    assert (letter.step, letter.attempts, letter.error.kind) == ("two", 3, "IntegrityError")
+    assert "missing from the store" in letter.error.message
+    assert "its step 'one' had made it again" in letter.error.message
+    assert "what deletes or alters objects" in letter.error.hint
+    assert letter.message is not None
+    assert letter.message.step.name == "one"
+    store.losses = 2
+    operations = {operation.name: operation for stage in (REFINE, UPSCALE, QA) for operation in stage.operations}
+    again = replay_message(letter, letter.message, Wish(), 1, "tester", letter.died_at, operations)
+    house.publish(again)
+    assert house.until_ended().kind == "done", "its tries are counted anew"
 
 
 def test_a_photo_found_corrupt_cannot_be_made_again_and_is_reported(house: House) -> None:

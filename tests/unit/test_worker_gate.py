@@ -133,6 +133,28 @@ def test_a_second_job_of_the_same_content_makes_the_same_attempts_and_computes_n
     assert second.cost_usd == 0
 
 
+def test_a_step_that_ran_out_of_memory_begins_the_next_attempt_with_the_plan_that_was_small_enough(
+    pipeline: Pipeline,
+) -> None:
+    """Else each attempt would run out of memory first. The plan is no content: the pictures are the same."""
+    pipeline.publish(gated_message(pipeline.store))
+    roomy = result_of(pipeline.until_ended())
+    plans: list[int] = []
+
+    def run_out(work: Work[AppendParams]) -> None:
+        if work.params.word == "!":
+            plans.append(work.plan)
+            if work.plan < 1:
+                raise MemoryError
+
+    synthetic.during[0] = run_out
+    pipeline.store.blobs.clear()
+    pipeline.publish(gated_message(pipeline.store, job_id="job-2"))
+    tight = result_of(pipeline.until_ended("job-2"))
+    assert plans == [0, 1, 1, 1]
+    assert [one.image for one in tight.attempts or ()] == [one.image for one in roomy.attempts or ()]
+
+
 def test_what_another_job_paid_for_is_no_measure_of_what_a_further_attempt_costs(pipeline: Pipeline) -> None:
     """Its first two attempts cost nothing, for they were found. The third would not be."""
     pipeline.publish(gated_message(pipeline.store, attempts=2))
