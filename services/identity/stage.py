@@ -90,7 +90,7 @@ STAGE = Stage(
     operations=(
         Operation(
             name="identity.encode",
-            version=2,
+            version=1,
             inputs=("photos",),
             outputs=("identity", "face"),
             seeded=False,
