@@ -20,7 +20,7 @@ from shared.models.catalogue import load_models
 from shared.models.residency import Residency, Resident
 from shared.models.shelf import Shelf
 from shared.vision.networks.antelope import DETECTOR, PACK, RECOGNISER, Antelope, AntelopeResident, locate
-from shared.vision.networks.parsing import FaceParser, load_parser
+from shared.vision.networks.parsing import FaceParser, parser_key, parser_resident
 from shared.vision.weights import sha256_of
 
 VISION_TOWER = "EVA02-CLIP-L-336"
@@ -119,8 +119,8 @@ def _with_antelope(shelf: Shelf, place: Place) -> Place:
 def keys_of(place: Place, device: str) -> frozenset[str]:
     """What `borrowed` borrows, as the Residency names it."""
     dtype = _precision(device)
-    files = ((place.parser, torch.float32), (place.tower, dtype), (place.pulid, dtype))
-    return frozenset({_faces_key(place, device), *(_key(path, kind, device) for path, kind in files)})
+    others = (_key(path, dtype, device) for path in (place.tower, place.pulid))
+    return frozenset({_faces_key(place, device), parser_key(place.parser, device), *others})
 
 
 @contextmanager
@@ -135,32 +135,28 @@ def borrowed(place: Place, device: str, residency: Residency) -> Iterator[Encode
     index = place.index
     with ExitStack() as stack:
 
-        def borrow(path: Path, kind: torch.dtype, read: Callable[[], Module], empty: Callable[[], nn.Module]) -> Module:
+        def borrow(path: Path, read: Callable[[], Module], empty: Callable[[], nn.Module]) -> Module:
             def resident() -> Resident[Module]:
-                return ModuleResident(f"{path} in {kind}", read, size_of(empty, kind), device)
+                return ModuleResident(f"{path} in {dtype}", read, size_of(empty, dtype), device)
 
-            return stack.enter_context(residency.use(_key(path, kind, device), resident))
+            return stack.enter_context(residency.use(_key(path, dtype, device), resident))
 
         def antelope() -> Resident[Antelope]:
             return AntelopeResident(place.faces, device)
 
+        def parser() -> Resident[FaceParser]:
+            return parser_resident(place.parser, device, index.face_parser_width)
+
         yield Encoders(
             faces=stack.enter_context(residency.use(_faces_key(place, device), antelope)),
-            parser=borrow(
-                place.parser,
-                torch.float32,
-                lambda: load_parser(place.parser, "cpu", index.face_parser_width),
-                lambda: FaceParser(index.face_parser_width),
-            ),
+            parser=stack.enter_context(residency.use(parser_key(place.parser, device), parser)),
             tower=borrow(
                 place.tower,
-                dtype,
                 lambda: load_eva(place.tower, dtype, "cpu", index.vision_tower),
                 lambda: EvaTower(index.vision_tower),
             ),
             idformer=borrow(
                 place.pulid,
-                dtype,
                 lambda: load_idformer(place.pulid, dtype, lambda: built(index)),
                 lambda: IDFormer(**index.idformer.model_dump()),
             ),

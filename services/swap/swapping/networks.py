@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from services.swap.stage import FluxFaceParams
 from services.swap.swapping.swapper import Swapper, open_swapper
-from shared.flux.residents import ModuleResident
-from shared.flux.tensors import shapes
 from shared.models.catalogue import load_models
 from shared.models.onnx import OnnxResident, open_session
 from shared.models.residency import Residency
@@ -27,12 +24,9 @@ from shared.vision.networks.insight import (
     locate,
     own_pack,
 )
-from shared.vision.networks.parsing import WIDTH, FaceParser, load_parser
+from shared.vision.networks.parsing import parser_key, parser_resident
 from shared.vision.networks.restorer import Restorer, restorer_key, restorer_resident
 from shared.vision.weights import sha256_of
-
-FIRST_CONVOLUTION = "cp.resnet.conv1.weight"
-"""Of the parser: [width, 3, 7, 7]."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,7 @@ def _pack(shelf: Shelf, name: str) -> tuple[Pack, Path]:
 def keys_of(place: Place, device: str) -> frozenset[str]:
     """What `finder` and `borrowed` borrow, as the Residency names it."""
     keys = {insight_key(place.faces, device), _key(place.swapper, device)}
-    keys |= {_parser_key(place.parser, device)} if place.parser is not None else set()
+    keys |= {parser_key(place.parser.path, device)} if place.parser is not None else set()
     keys |= {_key(place.occluder, device)} if place.occluder is not None else set()
     keys |= {restorer_key(place.restorer.path, device)} if place.restorer is not None else set()
     return frozenset(keys)
@@ -142,22 +136,9 @@ def _restorer(one: Single, device: str, residency: Residency) -> Iterator[Restor
 
 @contextmanager
 def _parser(one: Single, device: str, residency: Residency) -> Iterator[nn.Module]:
-    def resident() -> ModuleResident[FaceParser]:
-        width = shapes(one.path).get(FIRST_CONVOLUTION, (WIDTH,))[0]
-        with torch.device("meta"):
-            state = FaceParser(width).state_dict().values()
-        size = sum(tensor.numel() * tensor.element_size() for tensor in state)
-        name = f"{one.path} in {torch.float32}"
-        return ModuleResident(name, lambda: load_parser(one.path, "cpu", width), size, device)
-
-    with residency.use(_parser_key(one, device), resident) as parser:
+    with residency.use(parser_key(one.path, device), lambda: parser_resident(one.path, device)) as parser:
         yield parser
 
 
 def _key(one: Single, device: str) -> str:
     return f"{one.path} on {device}"
-
-
-def _parser_key(one: Single, device: str) -> str:
-    """As identity's engine names it, so that there is one of it."""
-    return f"{one.path} in {torch.float32} on {device}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
+from shared.flux.residents import ModuleResident
 from shared.flux.tensors import check_layout, shapes, tensors
 from shared.vision.codec import Image
 
@@ -21,6 +22,9 @@ CLASSES = 19
 
 WIDTH = 64
 """Channels of the published parser's first convolution."""
+
+FIRST_CONVOLUTION = "cp.resnet.conv1.weight"
+"""[width, 3, 7, 7]."""
 
 WHITE_CLASSES = (0, 16, 18, 7, 8, 9, 14, 15)
 """Background, cloth, hat, both ears, earring, neck, necklace. What is left is the face with its hair."""
@@ -176,6 +180,29 @@ class FaceParser(nn.Module):
         detail, context, _ = self.cp(pixels)
         scores = self.conv_out(self.ffm(detail, context))
         return interpolate(scores, pixels.shape[2:], mode="bilinear", align_corners=True)
+
+
+def parser_key(path: Path, device: str) -> str:
+    """What a Residency knows `parser_resident` by."""
+    return f"{path} in {torch.float32} on {device}"
+
+
+def parser_resident(path: Path, device: str, width: int | None = None) -> ModuleResident[FaceParser]:
+    """The parser as a Resident, in fp32.
+
+    Args:
+        path: as of `load_parser`.
+        device: `cpu`, `cuda` or `cuda:<index>`.
+        width: of its first convolution; the one that the file has where None.
+
+    Raises:
+        Permanent: the file cannot be read. Loading raises what `load_parser` does.
+    """
+    channels = shapes(path).get(FIRST_CONVOLUTION, (WIDTH,))[0] if width is None else width
+    with torch.device("meta"):
+        state = FaceParser(channels).state_dict().values()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state)
+    return ModuleResident(f"{path} in {torch.float32}", lambda: load_parser(path, "cpu", channels), size, device)
 
 
 def load_parser(path: Path, device: str | torch.device = "cpu", width: int = WIDTH) -> FaceParser:
