@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from services.generate.edit.references import references
 from services.identity.portable import PortableEncoder
 from services.identity.stage import STAGE, EncodeParams
 from shared.contracts.errors import InvalidInput
@@ -143,6 +144,16 @@ def test_where_others_are_is_written_down_and_nothing_where_there_are_none() -> 
     ((one,), (other,)) = (record(outcome).faces for outcome in (left, right))
     assert (one.others, other.others) == ((other.box,), (one.box,))
     assert b"others" not in encode(astronaut()).outputs["identity"].data
+
+
+@pytest.mark.parametrize(("pick", "person"), [(1, astronaut()), (2, hopper())])
+def test_by_the_identity_an_editing_model_is_shown_the_person_who_was_picked_alone(pick: int, person: Image) -> None:
+    """Head and shoulders of the second would show the first, too: they end between the two."""
+    pair = side_by_side(astronaut()[:, 60:330], hopper())
+    (shown,) = references((png(pair),), encode(pair, faces=[pick]).outputs["identity"].data, 1)
+    (face,) = finder().find(shown.picture)
+    assert shown.others == 0
+    assert distance(encoder().encode(shown.picture, face), record(encode(person)).embedding) < 0.3
 
 
 def test_a_pick_beyond_the_faces_is_refused() -> None:
