@@ -60,12 +60,17 @@ class Settings(ModelSettings):
         """Whether the whole pipeline runs inside this process."""
         return self.broker_url.get_secret_value().startswith("memory:")
 
+    @property
+    def stores_in_data_dir(self) -> bool:
+        """Whether artifacts lie beside the journal, since nothing else is set."""
+        return self.embedded and "storage" not in self.model_fields_set
+
     @cached_property
     def storage_or_folder(self) -> StorageSettings:
         """Where artifacts lie: as set, else beside the journal when the pipeline is embedded."""
-        if "storage" in self.model_fields_set or not self.embedded:
-            return self.storage
-        return StorageSettings(url=(self.data_dir / "store").as_uri())
+        if self.stores_in_data_dir:
+            return StorageSettings(url=(self.data_dir / "store").as_uri())
+        return self.storage
 
     @cached_property
     def jobs_url_or_file(self) -> str:

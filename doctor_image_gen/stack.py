@@ -4,8 +4,8 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +34,7 @@ from services.gateway.undertaker import Undertaker
 from shared.broker.open import open_broker
 from shared.broker.port import Broker
 from shared.broker.topology import INTAKE_KEY, JOURNAL
-from shared.contracts.errors import Permanent
+from shared.contracts.errors import Permanent, Transient
 from shared.contracts.recipe import Recipe
 from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore
@@ -66,11 +66,14 @@ class Connections:
     def open(cls, settings: Settings) -> Self:
         """Raises InvalidInput, Transient or Permanent, each naming what could not be opened."""
         with ExitStack() as opened:
-            store = open_store(settings.storage_or_folder)
-            jobs = opened.enter_context(closing(open_job_store(settings.jobs_url_or_file)))
             broker = opened.enter_context(closing(open_broker(settings.broker_url.get_secret_value())))
+            with _named_setting("data_dir" if settings.stores_in_data_dir else "storage.url"):
+                store = open_store(settings.storage_or_folder)
+            with _named_setting("data_dir" if settings.jobs_url is None else "jobs_url"):
+                jobs = opened.enter_context(closing(open_job_store(settings.jobs_url_or_file)))
             connections = cls(broker, store, jobs)
-            connections.declare(settings)
+            with _named_setting("broker_url"):
+                connections.declare(settings)
             opened.pop_all()
         return connections
 
@@ -82,6 +85,16 @@ class Connections:
         """Close all three."""
         self.broker.close()
         self.jobs.close()
+
+
+@contextmanager
+def _named_setting(setting: str) -> Iterator[None]:
+    """Add to what does not answer which setting says where it is: nothing has ever answered there in this process."""
+    try:
+        yield
+    except Transient as error:
+        running = "" if setting == "data_dir" else ", and that the server runs"
+        raise Transient(f"{str(error).removesuffix('.')}. Check the setting {setting}{running}.") from error
 
 
 def gateway_name() -> str:

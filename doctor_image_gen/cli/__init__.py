@@ -1,5 +1,6 @@
 """The command line, `doctorgen`."""
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -7,6 +8,7 @@ from importlib import import_module
 from doctor_image_gen.cli.parser import build_parser
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,5 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        if error.filename is None and error.errno not in NO_ROOM:
+            raise  # no matter of this machine's files: the traceback says more
+        what = "" if error.filename is None else f"{error.filename}: "
+        print(f"doctorgen: {what}{error.strerror}. Mend that, or name another place.", file=sys.stderr)  # noqa: T201 - the same
         return FAILED
     return status

@@ -18,7 +18,7 @@ from doctor_image_gen.replayer import Outcome
 from doctor_image_gen.settings import Settings
 from doctor_image_gen.stack import Connections, Stack
 from shared.contracts.base import now
-from shared.contracts.errors import DoctorGenError
+from shared.contracts.errors import DoctorGenError, InvalidInput
 
 FILTERS = ("stage", "step", "kind", "fingerprint", "job_id", "batch_id", "caller", "subject", "state")
 MALFORMED_SHOWN = 20
@@ -27,6 +27,8 @@ MALFORMED_SHOWN = 20
 def show_list(arguments: argparse.Namespace) -> int:
     """A line for each cause, or with --each for each letter."""
     wanted = _filter(arguments)
+    if arguments.limit < 1:
+        raise InvalidInput("--limit", f"{arguments.limit} letters were asked for", "Ask for at least one.")
     with DeadLetters.open() as dead:
         if arguments.each:
             letters = list(islice(dead.each(**wanted), arguments.limit))

@@ -47,6 +47,11 @@ def states(tmp_path: Path) -> Callable[[], dict[str, str]]:
     return states
 
 
+def test_no_letter_is_not_a_number_of_letters(type_in: Type) -> None:
+    told = "doctorgen: --limit: -1 letters were asked for. Ask for at least one.\n"
+    assert type_in("dead", "list", "--each", "--limit", "-1") == Said(2, "", told)
+
+
 def test_list_shows_causes_with_counts_and_an_example(type_in: Type, file: Callable[..., None]) -> None:
     assert type_in("dead", "list") == Said(0, "", NOTHING)
     file(letter(1), letter(2), letter(3, fingerprint="f2"))

@@ -161,9 +161,14 @@ def test_what_cannot_be_opened_is_named_and_no_secret_is_told(
 
 def test_nothing_stays_open_when_one_of_the_connections_fails(tmp_path: Path) -> None:
     """An SQLite file in use would have its write-ahead log beside it."""
+
+    class Refused(Connections):
+        def declare(self, settings: Settings) -> None:
+            raise InvalidInput("broker_url", f"{settings.broker_url} is refused", "Name another.")
+
     storage = StorageSettings(url=f"file://{tmp_path}/store")
-    with pytest.raises(InvalidInput):
-        Connections.open(Settings(data_dir=tmp_path / "data", storage=storage, broker_url=SecretStr("nonsense")))
+    with pytest.raises(InvalidInput, match="is refused"):
+        Refused.open(Settings(data_dir=tmp_path / "data", storage=storage))
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["jobs.sqlite"]
 
 

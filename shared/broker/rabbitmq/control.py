@@ -48,7 +48,8 @@ class Control:
             return call.future.result(self._limit_s)
         except TimeoutError:
             state = "it is connected but silent" if self._link.connection else self._link.trouble
-            raise Transient(f"RabbitMQ did not answer in {self._limit_s:g} s when asked to {doing}: {state}.") from None
+            waited = f"did not answer in {self._limit_s:g} s when asked to {doing}"
+            raise Transient(f"RabbitMQ at {self._link.address} {waited}: {state}.") from None
         finally:
             self._io.submit(lambda: self._open.remove(call))
 

@@ -100,7 +100,7 @@ class Link:
         )
 
     def _on_open(self, connection: SelectConnection) -> None:
-        log.info("Connected to RabbitMQ at %s for %s.", self._address, self._purpose)
+        log.info("Connected to RabbitMQ at %s for %s.", self.address, self._purpose)
         self._failures = 0
         self.blocked = ""
         connection.add_on_connection_blocked_callback(self._on_blocked)
@@ -127,7 +127,7 @@ class Link:
         self._failures += 1
         log.warning(
             "No connection to RabbitMQ at %s for %s: %s. Trying again in %.1f s.",
-            self._address,
+            self.address,
             self._purpose,
             self.trouble,
             pause_s,
@@ -144,5 +144,6 @@ class Link:
         return self._servers[self._turn % len(self._servers)]
 
     @property
-    def _address(self) -> str:
+    def address(self) -> str:
+        """Host and port of the server that is connected to, or tried."""
         return f"{self._server.host}:{self._server.port}"

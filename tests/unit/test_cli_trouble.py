@@ -1,0 +1,69 @@
+"""What the command line says where the machine or a server is in the way: one sentence with the mend, no traceback."""
+
+import errno
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from doctor_image_gen.cli import catalogues
+from tests.unit.typed import Said, Type
+
+NOBODY_LISTENS = "127.0.0.1:1"
+
+
+def test_a_folder_that_cannot_be_made_is_named_without_a_traceback(type_in: Type, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    said = type_in("models", "tiny", str(tmp_path / "file" / "models"))
+    assert (said.status, said.out) == (1, "")
+    assert said.err == f"doctorgen: {tmp_path}/file/models: Not a directory. Mend that, or name another place.\n"
+
+
+def test_a_full_disk_is_told_in_a_sentence(type_in: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(catalogues, "recipes", full)
+    told = "doctorgen: No space left on device. Mend that, or name another place.\n"
+    assert type_in("recipes") == Said(1, "", told)
+
+
+def test_what_is_no_matter_of_files_keeps_its_traceback(type_in: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> NoReturn:
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+    monkeypatch.setattr(catalogues, "recipes", broken)
+    with pytest.raises(ConnectionResetError):
+        type_in("recipes")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("storage.url", f"s3://bucket?endpoint={NOBODY_LISTENS}&secure=false"),
+        ("jobs_url", f"postgresql://user:hush@{NOBODY_LISTENS}/jobs"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_told_with_the_setting_that_names_it(
+    type_in: Type, monkeypatch: pytest.MonkeyPatch, setting: str, value: str
+) -> None:
+    monkeypatch.setenv(f"DOCTORGEN_{setting.replace('.', '__').upper()}", value)
+    if setting == "storage.url":
+        monkeypatch.setenv("DOCTORGEN_STORAGE__ACCESS_KEY", "user")
+        monkeypatch.setenv("DOCTORGEN_STORAGE__SECRET_KEY", "hush")
+    said = type_in("status")
+    assert (said.status, said.out) == (1, "")
+    assert NOBODY_LISTENS.partition(":")[0] in said.err
+    assert said.err.endswith(f". Check the setting {setting}, and that the server runs.\n")
+    assert "hush" not in said.err
+
+
+def test_a_broker_url_that_is_none_is_told_before_anything_else_is_asked_for(
+    type_in: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that a bucket has no keys: that follows from the broker's URL alone."""
+    monkeypatch.setenv("DOCTORGEN_BROKER_URL", "http://localhost/")
+    said = type_in("status")
+    assert said.status == 2
+    assert said.err.startswith("doctorgen: broker_url: the scheme is 'http'. ")
