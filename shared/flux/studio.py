@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -282,6 +283,7 @@ class Studio:
         try:
             yield
         except torch.OutOfMemoryError as error:
+            clear_frames(error.__traceback__)  # its activations, which would else live as long as the error does
             dropped = self.residency.drop_idle()
             raise ResourceExhausted(
                 f"{self.device} ran out of memory beside {gigabytes(self.residency.figures().device_bytes)} of models "

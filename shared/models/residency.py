@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from time import monotonic
+from traceback import clear_frames
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
 from shared.contracts.errors import ResourceExhausted
@@ -373,7 +374,8 @@ class Residency:
                 passes_host = 0  # from here on it is the model's own
                 self._count(loads=1, bytes_loaded=entry.bytes)
             self._slowly("moved to the device", entry, entry.resident.to_device)
-        except BaseException:
+        except BaseException as error:
+            clear_frames(error.__traceback__)  # which hold on to what was loaded or moved in part
             self._back_out(entry, passes_host)
             raise
         self._held[Place.HOST] -= entry.to_park

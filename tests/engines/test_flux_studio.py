@@ -4,6 +4,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -357,6 +358,21 @@ def test_running_out_of_memory_is_told_and_lets_go_of_what_nobody_uses(folder: P
     with pytest.raises(ResourceExhausted, match=r"cpu ran out of memory .* 1 models"), of.painting("tiny", NEW):
         raise torch.OutOfMemoryError("tried to allocate 2 GiB")
     assert of.residency.on_device() == {of.key("tiny")}
+
+
+def test_what_ran_out_of_memory_does_not_live_on_in_the_error(folder: Path) -> None:
+    """The activations of the call that failed: gigabytes, which whoever handles the error would hold from the next."""
+    of, activations = studio(folder), []
+
+    def fail(painter: Painter) -> None:
+        activation = torch.zeros_like(painter.transformer.proj_out.weight)
+        activations.append(weakref.ref(activation))
+        raise torch.OutOfMemoryError(f"tried to allocate {activation.nbytes} bytes more")
+
+    with pytest.raises(ResourceExhausted) as error, ExitStack() as held:
+        fail(held.enter_context(of.painting("tiny")))
+    assert error.value.__cause__ is not None
+    assert activations[0]() is None
 
 
 # Several at once

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -340,6 +341,47 @@ def test_an_error_in_loading_leaves_the_books_as_before(make_house: MakeHouse, d
     assert house.residency.on_device() == {"b"}
     house.machine.fails.clear()
     assert house.touch("a", 6) == "model a"
+
+
+class Half:
+    """A model that is never brought whole."""
+
+    name = "half"
+    bytes = 6
+    smaller: Sequence[Smaller] = ()
+
+    def __init__(self, failing: str) -> None:
+        self.failing = failing
+        self.parts: list[weakref.ref[set[int]]] = []
+
+    def load(self) -> str:
+        return self._done("load")
+
+    def to_device(self) -> None:
+        self._done("to device")
+
+    def to_host(self) -> None:
+        self._done("to host")
+
+    def drop(self) -> None:
+        """Nothing of it is held here."""
+
+    def _done(self, deed: str) -> str:
+        part = {1, 2, 3}
+        self.parts.append(weakref.ref(part))
+        if deed == self.failing:
+            raise MemoryError(f"no room beside {len(part)}")
+        return deed
+
+
+@pytest.mark.parametrize("deed", ["load", "to device"])
+def test_what_was_loaded_or_moved_in_part_does_not_live_on_in_the_error(deed: str) -> None:
+    """Whoever handles it holds on to the calls that failed, and they to half a model that the books say is gone."""
+    half, residency = Half(deed), Residency(Budget(10, 10))
+    with pytest.raises(MemoryError) as error, residency.use("half", lambda: half):
+        pytest.fail("it was given out")
+    assert error.value.__traceback__ is not None
+    assert [part() for part in half.parts] == [None] * len(half.parts)
 
 
 def test_after_an_error_the_next_loader_is_asked(make_house: MakeHouse) -> None:
