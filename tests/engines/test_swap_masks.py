@@ -1,6 +1,8 @@
 """Where a swapped face shows, and that it is laid in without a rim."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -14,6 +16,7 @@ from services.swap.swapping.align import TEMPLATE, Matrix
 from services.swap.swapping.masks import FACE_CLASSES, box_mask, insightface_mask, occlusion_mask, parsed_mask
 from services.swap.swapping.networks import Networks
 from services.swap.swapping.paste import coloured, mask_of, paste
+from services.swap.swapping.restore import Restoring
 from services.swap.swapping.swap import swap
 from services.swap.swapping.swapper import Swapper, open_swapper
 from shared.contracts.errors import Permanent
@@ -113,6 +116,21 @@ def test_what_is_no_occluder_is_refused(swapper: Swapper) -> None:
         occlusion_mask(halves(RED, BLUE), swapper.session, "inswapper_128")
 
 
+class Broken:
+    """An occluder of which nothing is a number."""
+
+    def get_inputs(self) -> list[Any]:
+        return [SimpleNamespace(name="input", shape=[1, 256, 256, 3])]
+
+    def run(self, _: object, given: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        return [np.full_like(given["input"][..., :1], np.nan)]
+
+
+def test_an_occluder_that_gives_no_numbers_is_an_error_and_no_hidden_face() -> None:
+    with pytest.raises(Permanent, match="what is no number"):
+        occlusion_mask(halves(RED, BLUE), Broken(), "xseg")
+
+
 def test_the_least_of_all_masks_counts() -> None:
     left, right = np.zeros((128, 128), np.float32), np.zeros((128, 128), np.float32)
     left[:, :80], right[:, 50:] = 1.0, 0.5
@@ -167,6 +185,27 @@ def test_a_face_is_laid_in_without_a_rim(masks: tuple[str, ...], alignment: str,
     result = swap(picture, face, latent, same, told)
     assert not isinstance(result, str)
     assert np.abs(result.astype(int) - picture).max() <= 2
+
+
+@pytest.mark.parametrize("boost_px", [128, 256, 1024])
+def test_a_face_restored_before_it_is_laid_in_stays_in_its_place(boost_px: int) -> None:
+    """To a fraction of a pixel: a restorer that leaves all as it is leaves waves as they are."""
+    down, across = np.mgrid[: SIZE[0], : SIZE[1]] * (2 * np.pi / 48)
+    waves = np.stack((np.sin(across), np.sin(down), np.sin((across + down) / 2)), axis=-1)
+    picture = np.rint(128 + 100 * waves).astype(np.uint8)
+    face = InsightFace((60.0, 80.0, 256.0, 256.0), POINTS, np.ones(512, np.float32), 0.9)
+    same = Networks(Unchanging(), None, None, None)  # type: ignore[arg-type]
+    told = params(masks=("box",), boost_px=boost_px)
+    result = swap(picture, face, np.ones((1, 512), np.float32), same, told, Restoring(Unrestored(), 0.5, 1.0))
+    assert not isinstance(result, str)
+    assert np.abs(result.astype(int) - picture).max() <= 2
+
+
+class Unrestored:
+    """A restorer that gives what it is shown."""
+
+    def restore(self, crops: Sequence[Image], _: float) -> list[Image]:
+        return list(crops)
 
 
 class Unchanging:

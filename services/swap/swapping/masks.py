@@ -35,7 +35,8 @@ def insightface_mask(matrix: Matrix, side_px: int, size: tuple[int, int]) -> Mas
     inverse = cv2.invertAffineTransform(matrix)
     white = cv2.warpAffine(np.full((side_px, side_px), 255, np.float32), inverse, (width, height))
     white[white > 20] = 255
-    rows, columns = np.where(white == 255)
+    whole = white == 255
+    rows, columns = np.flatnonzero(whole.any(axis=1)), np.flatnonzero(whole.any(axis=0))
     if not rows.size:
         return None
     side = int(np.sqrt(float(np.ptp(rows)) * float(np.ptp(columns))))

@@ -58,9 +58,17 @@ def paste(image: Image, crop: Image, matrix: Matrix, mask: Mask, published: bool
     inverse = cv2.invertAffineTransform(matrix)
     border = cv2.BORDER_CONSTANT if published else cv2.BORDER_REPLICATE
     placed = cv2.warpAffine(crop, inverse, image.shape[1::-1], borderMode=border)
-    share = mask[..., None]
-    mixed = share * placed + (1 - share) * image.astype(np.float32)
-    return np.asarray(mixed.astype(np.uint8))
+    shown = _around(mask)
+    share, result = mask[shown][..., None], image.copy()
+    mixed = share * placed[shown] + (1 - share) * image[shown].astype(np.float32)
+    result[shown] = mixed.astype(np.uint8)
+    return result
+
+
+def _around(mask: Mask) -> tuple[slice, slice]:
+    """The rows and columns that hold all of a mask that is not 0: of a large picture a small part."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if rows.size else (slice(0), slice(0))
 
 
 def coloured(crop: Image, under: Image, masks: Sequence[Mask], strength: float) -> Image:

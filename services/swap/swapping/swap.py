@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.swap.stage import FluxFaceParams
-from services.swap.swapping.align import Matrix, cropped, matrix_of
+from services.swap.swapping.align import Matrix, cropped, matrix_of, resized
 from services.swap.swapping.boost import joined, parted
 from services.swap.swapping.masks import box_mask, occlusion_mask, parsed_mask
 from services.swap.swapping.networks import Networks
@@ -67,7 +67,7 @@ def swap(
     new = coloured(new, own, masks, params.colour_match)
     laid = Crop(new, matrix)
     if restoring is not None:
-        laid = Crop(face_boost(new, restoring), matrix * (BOOST_PX / side_px))
+        laid = Crop(face_boost(new, restoring), resized(matrix, BOOST_PX / side_px))
     published = "insightface" in params.masks
     mask = mask_of(laid.matrix, laid.side_px, (image.shape[0], image.shape[1]), masks, published, params.strength)
     if mask is None:
