@@ -94,6 +94,8 @@ class ModuleResident(Generic[Module]):
         self._module = None
         gc.collect()
         self._give_back()
+        if self._device.type == "cuda" and torch.cuda.is_initialized():
+            torch.accelerator.empty_host_cache()  # what was pinned; not after each move, since pinning takes seconds
 
     def _move(self, moved: Callable[[Tensor], Tensor]) -> None:
         """Replace what the module's tensors hold; tensors that were one stay one.

@@ -125,3 +125,19 @@ def test_weights_that_are_several_tensors_in_one_are_counted_and_moved_whole() -
     assert isinstance(module[0], nn.Parameter)
     assert [part.sum().item() for part in halves(module)] == [16, 0]
     assert {part.data_ptr() for part in halves(module)}.isdisjoint(parts)
+
+
+@pytest.mark.parametrize(
+    ("device", "begun", "told"),
+    [("cuda", True, ["device", "host"]), ("cuda", False, ["device"]), ("cpu", True, [])],
+)
+def test_a_dropped_models_memory_goes_back_to_the_machine(
+    monkeypatch: pytest.MonkeyPatch, device: str, begun: bool, told: list[str]
+) -> None:
+    """Torch keeps what was pinned, for the next to be parked: 24 GB that the books call free are not."""
+    found: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: begun)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: found.append("device"))
+    monkeypatch.setattr(torch.accelerator, "empty_host_cache", lambda: found.append("host"))
+    ModuleResident("base", lambda: nn.Linear(8, 8), LINEAR_BYTES, device).drop()
+    assert found == told
