@@ -6,35 +6,48 @@ from collections.abc import Sequence
 from shared.contracts.attempt import PinnedGate
 from shared.contracts.attempts import AttemptRecord, Attempts
 from shared.contracts.base import now
-from shared.contracts.errors import IntegrityError, InvalidInput
+from shared.contracts.errors import IntegrityError, InvalidInput, ResourceExhausted
 from shared.contracts.step import ErrorAccount, StepMessage, StepRecord
 from shared.contracts.verdict import Verdict
 from shared.storage.artifacts import fetch, store_artifact
 from shared.storage.manifests import read_manifest
 from shared.storage.port import ArtifactStore
 from shared.worker.dispatch import Dispatch, Origin, completed, only_result, sent_back
+from shared.worker.errors import classify
 from shared.worker.gate import attempt_of, borrowed, goes_on, judged, next_attempt
-from shared.worker.step import reaching
+from shared.worker.step import CorruptInputError, reaching
 
 log = logging.getLogger(__name__)
 
 
-def ended(done: StepMessage, record: StepRecord, ahead: StepMessage, store: ArtifactStore, origin: Origin) -> Dispatch:
-    """The job is done, or goes back to its gate's step.
+def ended(
+    done: StepMessage,
+    record: StepRecord,
+    ahead: StepMessage,
+    store: ArtifactStore,
+    origin: Origin,
+    *,
+    found: bool = False,
+) -> Dispatch:
+    """The job is done, or goes back to its gate's step. `found`: the last step stood already, and has read nothing.
 
     Raises:
         StoreAway: the object store does not answer.
-        IntegrityError: the verdict, or the record of earlier attempts, is not what its reference says. Where the
-            policy would not have that tried again, a lost record is done without, and so are further attempts.
+        CorruptInputError: the verdict, or the picture that nobody has read, is not what its reference says.
+        IntegrityError: the record of earlier attempts is not. Where the policy would not have that tried again, it is
+            done without, and so are further attempts.
+        ResourceExhausted: the store has no room for the record of the attempts. As above.
     """
-    verdict = Verdict.from_json(reaching(fetch, store, ahead.artifacts[ahead.verdict][0]))
+    verdict = Verdict.from_json(_sound(ahead, ahead.verdict, store))
+    if found:
+        _sound(ahead, ahead.result, store)
     gate = ahead.gate
     if gate is None:
         return completed(done, record, only_result(ahead, verdict.summary()), origin)
     try:
         before = _before(gate, store)
-    except IntegrityError:
-        if done.attempts + 1 < origin.policy.rule(done.step.stage, IntegrityError.__name__).attempts:
+    except (IntegrityError, InvalidInput) as error:
+        if _is_tried_again(done, error, origin):
             raise
         log.warning("job %s: what is known of its earlier attempts is lost; this one is kept", done.job_id)
         return completed(done, record, judged(ahead, gate, (attempt_of(ahead, gate, verdict),)), origin)
@@ -43,7 +56,13 @@ def ended(done: StepMessage, record: StepRecord, ahead: StepMessage, store: Arti
         return completed(done, record, judged(ahead, gate, records), origin)
     last = records[-1].attempt
     document = Attempts(attempts=records).to_json()
-    ref = reaching(store_artifact, store, ahead.subject, "verdict", document, "application/json")
+    try:
+        ref = reaching(store_artifact, store, ahead.subject, "verdict", document, "application/json")
+    except ResourceExhausted as error:
+        if _is_tried_again(done, error, origin):
+            raise
+        log.warning("job %s: there is no room for the record of its attempts; it makes no more", done.job_id)
+        return completed(done, record, judged(ahead, gate, records), origin)
     return sent_back(done, record, next_attempt(ahead, gate, last, ref), last, origin)
 
 
@@ -82,6 +101,19 @@ def salvaged(message: StepMessage, dispatch: Dispatch, store: ArtifactStore, ori
         return dispatch
     log.warning("job %s: an error ended its attempt %d; the best before is kept", message.job_id, message.tried + 1)
     return Dispatch(dispatch.first, (best.first,))
+
+
+def _sound(ahead: StepMessage, slot: str, store: ArtifactStore) -> bytes:
+    """What lies in a slot that no step reads any more."""
+    ref = ahead.artifacts[slot][0]
+    try:
+        return reaching(fetch, store, ref)
+    except IntegrityError as error:
+        raise CorruptInputError(slot, ref, error) from error
+
+
+def _is_tried_again(done: StepMessage, error: Exception, origin: Origin) -> bool:
+    return done.attempts + 1 < origin.policy.rule(done.step.stage, classify(error).__name__).attempts
 
 
 def _cost_to_others(

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from random import Random
@@ -24,7 +24,7 @@ from shared.contracts.errors import (
     StoreAway,
     Transient,
 )
-from shared.contracts.step import StepMessage
+from shared.contracts.step import StepMessage, StepRecord
 from shared.storage.layout import manifest_key
 from shared.storage.port import ArtifactStore
 from shared.worker.cancellation import Cancellations
@@ -252,6 +252,7 @@ class Worker:
 
     def _attempt(self, message: StepMessage, watch: Watch, previews: Previews) -> Dispatch:
         prepared: Prepared | None = None
+        record: StepRecord | None = None
         try:
             self._still_wanted(message, to_compute=message.gate is None)  # what stands may be a picture to keep
             prepared = prepare(message, self._engines)
@@ -260,7 +261,7 @@ class Worker:
             ahead = advance(message, manifest, record)
             if not message.is_last:
                 return advanced(message, record, ahead, self._origin)
-            return ended(message, record, ahead, self._store, self._origin)
+            return ended(message, record, ahead, self._store, self._origin, found=reused)
         except (_HandedBackError, _NotYetError, StoreAway):
             raise
         except EXPECTED as error:
@@ -270,7 +271,8 @@ class Worker:
             key = prepared.key if prepared else None
             return best or self._salvaged(message, failed(message, error, self._origin, self._rng, key))
         except CorruptInputError as error:
-            return self._salvaged(message, self._repair(message, error))
+            trail = (*message.trail, record) if record else message.trail
+            return self._salvaged(message, self._repair(message, error, trail))
         except Exception as error:
             if classify(error) is DevicePoisoned:
                 raise DevicePoisoned(str(error)) from error
@@ -278,10 +280,10 @@ class Worker:
             key, plans = (prepared.key, prepared.smaller_plans) if prepared else (None, 0)
             return self._salvaged(message, failed(message, error, self._origin, self._rng, key, plans))
 
-    def _repair(self, message: StepMessage, error: CorruptInputError) -> Dispatch:
+    def _repair(self, message: StepMessage, error: CorruptInputError, trail: Sequence[StepRecord]) -> Dispatch:
         """Take away what is corrupt and the manifest that vouches for it, and go back to the step that made it."""
         maker = error.slot.split(".")[0]
-        record = next((record for record in message.trail if record.step == maker), None)
+        record = next((record for record in trail if record.step == maker), None)
         log.warning("job %s: %s; its step '%s' is done again", message.job_id, error, maker)
         if record is None:
             return failed(message, error, self._origin, self._rng)

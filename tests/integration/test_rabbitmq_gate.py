@@ -17,8 +17,9 @@ from services.gateway.rescue import publish_again
 from services.gateway.tombs import Tombs
 from shared.broker.port import Broker, Subscription
 from shared.broker.rabbitmq import RabbitBroker
-from shared.broker.topology import EVENTS, topology, work_queues
+from shared.broker.topology import EVENTS, dead_queue, topology, work_queues
 from shared.contracts.base import now
+from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.event import TERMINAL, Event
 from shared.jobs.open import open_job_store
 from shared.jobs.port import Job, JobStore, StepState
@@ -133,8 +134,9 @@ def assert_done_once_with_the_best(bench: Bench, job: Job) -> None:
     assert job.result is not None
     attempts = job.result.attempts or ()
     assert [attempt.number for attempt in attempts] == [1, 2, 3]
-    assert len({attempt.image.sha256 for attempt in attempts}) == 3
-    pictures = [bench.store.get(attempt.image.key) or b"" for attempt in attempts]
+    images = [attempt.image for attempt in attempts if attempt.image]
+    assert len({image.sha256 for image in images}) == 3
+    pictures = [bench.store.get(image.key) or b"" for image in images]
     assert [attempt.identity_score for attempt in attempts] == [likeness_of(picture) for picture in pictures]
     assert bench.store.get(job.result.image.key) == max(pictures, key=likeness_of)
     kept = Counter(event.kind for event in bench.jobs.events("job-1"))
@@ -154,6 +156,29 @@ def test_no_attempt_is_lost_or_made_twice_though_its_judge_is_killed_on_the_way_
     job = bench.ended()
     assert bench.computed() == {("zero", 0): 1} | {(step, tried): 1 for step in AGAIN for tried in range(3)}
     assert_done_once_with_the_best(bench, job)
+
+
+def test_an_error_in_a_further_attempt_leaves_the_best_though_the_worker_is_killed_while_it_tells(bench: Bench) -> None:
+    """SIGKILL between the letter and the end of the job: the next worker fails again, and tells the same."""
+    doomed = bench.start("refine", "published", "breaks")
+    bench.start("upscale")
+    bench.start("qa")
+    bench.file()
+    assert doomed.wait() == SIGKILLED
+    bench.start("refine", "never", "breaks")
+    job = bench.ended()
+    assert job.state == "done"
+    assert job.result is not None
+    first, broken = job.result.attempts or ()
+    assert (job.result.kept, job.result.image) == (1, first.image)
+    assert bench.store.get(job.result.image.key)
+    assert broken.error is not None
+    assert (broken.error.step, broken.error.kind, broken.error.message) == ("one", "Permanent", "broken on purpose")
+    assert Counter(event.kind for event in bench.jobs.events("job-1"))["done"] == 1
+    assert {step.state for step in job.steps} == {"finished"}
+    letter = bench.broker.subscribe(dead_queue("refine")).receive(LIMIT_S)
+    assert letter is not None
+    assert DeadLetter.from_json(letter.body).message is not None
 
 
 def test_a_job_whose_messages_are_all_lost_makes_the_same_attempts_again_and_computes_nothing_twice(

@@ -295,6 +295,27 @@ def test_an_artifact_found_corrupt_is_made_again_by_its_step(house: House) -> No
     assert house.store.blobs[made] == b"photoa7"
 
 
+@pytest.mark.parametrize("lost", ["verdict", "picture"])
+def test_a_job_whose_every_step_stands_makes_again_what_the_store_has_lost_of_its_result(
+    house: House, lost: str
+) -> None:
+    """No step reads it again, so nobody else would find it missing, however often the job is submitted."""
+    for stage in (REFINE, UPSCALE, QA):
+        house.worker(stage)
+    house.publish(first_message(house.store, word="a"))
+    first = house.until_ended().result
+    assert first is not None
+    ref = first.verdict if lost == "verdict" else first.image
+    del house.store.blobs[ref.key]
+    house.publish(first_message(house.store, job_id="job-2", word="a"))
+    again = house.until_ended("job-2")
+    assert again.kind == "done"
+    assert again.result is not None
+    assert (again.result.image, again.result.verdict) == (first.image, first.verdict)
+    assert ref.key in house.store.blobs
+    assert ran == ["a", "!", "judge", "judge" if lost == "verdict" else "!"]
+
+
 class Forgetful(MemoryStore):
     """Takes what a step has made, and has it no more when the next one asks: as often as it is told to."""
 

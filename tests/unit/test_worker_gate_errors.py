@@ -9,6 +9,7 @@ from shared.contracts.attempt import Attempt
 from shared.contracts.errors import InvalidInput, Permanent, ResourceExhausted, Transient
 from shared.contracts.event import Event, JobResult
 from shared.jobs.journal import apply
+from shared.storage.artifacts import store_artifact
 from shared.worker.limits import WorkerLimits
 from shared.worker.operation import Work
 from tests import synthetic
@@ -192,6 +193,35 @@ def test_where_what_is_known_of_the_attempts_is_lost_the_error_is_the_job_s(hous
     house.worker(REFINE)
     house.publish(message)
     assert house.until_ended().kind == "dead"
+
+
+def test_an_attempt_whose_record_no_store_takes_is_the_last_and_the_best_is_kept(house: House) -> None:
+    """As where the disk is full: the job cannot go back, and what is finished is enough."""
+    put = house.store.put
+
+    def full(key: str, data: bytes, media_type: str) -> bool:
+        if b'"attempts"' in data:
+            raise ResourceExhausted("no space left on device")
+        return put(key, data, media_type)
+
+    house.store.put = full  # type: ignore[method-assign]
+    for stage in (REFINE, UPSCALE, QA):
+        house.worker(stage)
+    house.publish(gated_message(house.store))
+    result = result_of(house.until_ended())
+    assert ([one.number for one in result.attempts or ()], result.kept) == ([1], 1)
+    assert [event.kind for event in house.events].count("retrying") == 2, "there may be room later"
+
+
+def test_an_attempt_is_kept_though_only_a_newer_version_reads_the_record_of_those_before(house: House) -> None:
+    message = second_attempt(house)
+    assert message.gate.record is not None
+    newer = house.store.blobs[message.gate.record.key].replace(b'"schema_version":1', b'"schema_version":2')
+    ref = store_artifact(house.store, message.subject, "verdict", newer, "application/json")
+    house.worker(REFINE)
+    house.publish(message.model_copy(update={"gate": message.gate.model_copy(update={"record": ref})}))
+    result = result_of(house.until_ended())
+    assert ([one.number for one in result.attempts or ()], result.kept) == ([2], 2)
 
 
 def test_the_journal_shows_the_job_done_with_the_steps_of_the_attempt_that_was_kept(house: House) -> None:
