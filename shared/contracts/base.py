@@ -16,6 +16,7 @@ from pydantic import (
     StringConstraints,
     ValidationError,
 )
+from pydantic.fields import FieldInfo
 
 from shared.contracts.errors import InvalidInput
 from shared.contracts.nearest import nearest
@@ -23,10 +24,17 @@ from shared.contracts.upgrade import VERSION, OtherVersion, upgraded
 
 MESSAGE_LIMIT_BYTES = 16 * 1024
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+_NAME, _IDENTIFIER = r"^[a-z0-9][a-z0-9_-]{0,63}$", r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_IN_WORDS = {
+    _NAME: "it has lower-case letters, digits, '_' and '-', at most 64, and begins with a letter or digit",
+    _IDENTIFIER: "it has letters, digits, '.', '_' and '-', at most 64, and begins with a letter or digit",
+}
+"""What a pattern asks for."""
+
+Name = Annotated[str, StringConstraints(pattern=_NAME)]
 """A scenario, style, recipe, step, stage or engine: lower case, digits, `_` and `-`."""
 
-Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Identifier = Annotated[str, StringConstraints(pattern=_IDENTIFIER)]
 """A job, batch, subject or caller. Safe as one segment of an object key: no slash, never starts with a dot."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -99,7 +107,9 @@ def invalid_input(error: ValidationError, where: str, model: type[BaseModel]) ->
     if first["type"] == "extra_forbidden":
         mend = nearest(str(first["loc"][-1]), owner.model_fields)
         return InvalidInput(field, f"there is no such field{more}", mend)
-    return InvalidInput(field, found + more, f"Correct it and try again; {model.__name__} states the bounds.")
+    pattern = first.get("ctx", {}).get("pattern")
+    allowed = _IN_WORDS.get(pattern) or _bounds(owner.model_fields.get("".join(map(str, first["loc"][-1:]))))
+    return InvalidInput(field, found + more, f"Correct it and try again{allowed and '; '}{allowed}.")
 
 
 def _other_versions(error: ValidationError, model: type[BaseModel]) -> list[OtherVersion]:
@@ -110,6 +120,18 @@ def _other_versions(error: ValidationError, model: type[BaseModel]) -> list[Othe
         if found["loc"][-1:] == (VERSION,) and type(found["input"]) is int
         for owner, _ in [_at(model, found["loc"])]
     ]
+
+
+def _bounds(field: FieldInfo | None) -> str:
+    """The bounds of a number's field, `it is at least 0 and at most 4`; empty where it has none."""
+    constraints = list(field.metadata) if field is not None else []
+    for one in get_args(field.annotation) if field is not None else ():
+        for constraint in getattr(one, "__metadata__", ()):
+            constraints += constraint.metadata if isinstance(constraint, FieldInfo) else [constraint]
+    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    stated = {name: getattr(one, name) for one in constraints for name in words if hasattr(one, name)}
+    said = [f"{words[name]} {float(stated[name]):.10g}" for name in words if name in stated]
+    return f"it is {' and '.join(said)}" if said else ""
 
 
 def _at(model: type[BaseModel], path: tuple[str | int, ...]) -> tuple[type[BaseModel], Any]:

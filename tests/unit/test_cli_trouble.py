@@ -67,3 +67,21 @@ def test_a_broker_url_that_is_none_is_told_before_anything_else_is_asked_for(
     said = type_in("status")
     assert said.status == 2
     assert said.err.startswith("doctorgen: broker_url: the scheme is 'http'. ")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("--attempts", "-1", "it is at least 1 and at most 8"),
+        ("--seed", "4294967296", "it is at least 0 and less than 4294967296"),
+        ("--deadline", "0", "it is more than 0 and at most 2592000"),
+        ("--max-cost", "-1", "it is at least 0"),
+        ("--engine", "Flux", "it has lower-case letters, digits, '_' and '-', at most 64, and begins with a letter or"),
+    ],
+)
+def test_what_is_out_of_bounds_is_told_what_is_allowed(type_in: Type, option: str, value: str, allowed: str) -> None:
+    """Both bounds, whichever was passed; not the name of a class of ours."""
+    said = type_in("generate", "--doctor-image", "front.jpg", "--scenario", "consultant", option, value)
+    assert said.status == 2
+    assert f"Correct it and try again; {allowed}" in said.err
+    assert "GenerationOptions" not in said.err
