@@ -220,6 +220,13 @@ def test_parsing_normalises_as_imagenet(parser: FaceParser) -> None:
     assert (parse(parser, face) == scores[0].argmax(0).numpy()).mean() > 0.999
 
 
+def test_scores_that_are_no_numbers_are_an_error_and_no_background() -> None:
+    broken = FaceParser(width=8).eval()
+    broken.conv_out.conv_out.weight.data.fill_(torch.nan)
+    with pytest.raises(Permanent, match="gave what is no number"):
+        parse(broken, crop512(astronaut(), POINTS)[:64, :64])
+
+
 # The bare face
 
 

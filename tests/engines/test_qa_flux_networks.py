@@ -1,6 +1,7 @@
 """YuNet by OpenCV and recognisers by onnxruntime, on small files of the published interfaces."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -94,10 +95,12 @@ def test_a_file_that_is_no_yunet_is_named(tmp_path: Path) -> None:
         Yunet(other).find(astronaut())
 
 
-def test_places_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["cls", "obj", "bbox", "kps"])
+def test_what_is_no_number_is_an_error_and_not_a_picture_without_a_face(tmp_path: Path, kind: str) -> None:
+    """Of scores that are none OpenCV would say that there is no face."""
     path = tmp_path / "nan.onnx"
-    _write_random(path, 96, bbox=np.nan)
-    with pytest.raises(Permanent, match="no numbers"):
+    _write_random(path, 96, {kind: np.nan})
+    with pytest.raises(Permanent, match="gives numbers that are none"):
         Yunet(path).find(np.zeros((96, 96, 3), np.uint8))
 
 
@@ -179,21 +182,22 @@ def test_the_sizes_cover_faces_of_any_size() -> None:
 Told = dict[str, NDArray[np.float32]]
 
 
-def _write_random(path: Path, side: int, bbox: float = 0.0) -> Told:
-    """YuNet's outputs as constants, drawn at random; `bbox` is added to the boxes."""
+def _write_random(path: Path, side: int, added: Mapping[str, float] | None = None) -> Told:
+    """YuNet's outputs as constants, drawn at random; to those of a kind something may be added."""
     drawn = np.random.default_rng(0)
     told: Told = {}
     for stride in tiny_yunet.STRIDES:
         cells = (side // stride) ** 2
         told[f"cls_{stride}"] = drawn.random((1, cells, 1), np.float32)
         told[f"obj_{stride}"] = drawn.random((1, cells, 1), np.float32)
-        told[f"bbox_{stride}"] = drawn.standard_normal((1, cells, 4)).astype(np.float32) * 0.5 + np.float32(bbox)
+        told[f"bbox_{stride}"] = drawn.standard_normal((1, cells, 4)).astype(np.float32) * 0.5
         told[f"kps_{stride}"] = drawn.standard_normal((1, cells, 10)).astype(np.float32)
     nodes = [helper.make_node("ReduceMax", ["input"], ["most"], axes=[1, 2, 3], keepdims=0)]
     nodes.append(helper.make_node("Mul", ["most", "zero"], ["nothing"]))
     constants = [onnx.numpy_helper.from_array(np.zeros(1, np.float32), "zero")]
     outputs = []
-    for name, value in told.items():
+    for name, drawn_ones in told.items():
+        value = drawn_ones + np.float32((added or {}).get(name.split("_")[0], 0.0))
         constants.append(onnx.numpy_helper.from_array(value, f"{name}.told"))
         nodes.append(helper.make_node("Add", [f"{name}.told", "nothing"], [name]))
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(value.shape)))

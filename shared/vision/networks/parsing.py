@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
+from shared.contracts.errors import Permanent
 from shared.flux.residents import ModuleResident
 from shared.flux.tensors import check_layout, shapes, tensors
 from shared.vision.codec import Image
@@ -232,11 +233,20 @@ def layout(parser: FaceParser) -> dict[str, tuple[int, ...]]:
 
 @torch.inference_mode()
 def parse(parser: nn.Module, image: Image) -> Labels:
-    """The class of each pixel of a face, uint8 RGB [H, W, 3] as `crop512` cuts it: uint8 [H, W], 0 to 18."""
+    """The class of each pixel of a face, uint8 RGB [H, W, 3] as `crop512` cuts it: uint8 [H, W], 0 to 18.
+
+    Raises:
+        Permanent: the parser gave what is no number, which would pass for background.
+    """
     device = next(parser.parameters()).device
     pixels = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
     mean, std = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     scores: Tensor = parser((pixels - mean) / std)
+    if not bool(torch.isfinite(scores).all()):
+        raise Permanent(
+            "The face parser gave what is no number. Its file is damaged, or the device computes wrongly: `doctorgen "
+            "models verify` says which."
+        )
     return np.asarray(scores[0].argmax(dim=0).to(torch.uint8).cpu().numpy())
 
 

@@ -24,6 +24,10 @@ that nearly fill the picture are so small, too."""
 
 MIN_SCORE = 0.7
 
+OUTPUTS = tuple(f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32))
+"""The graph's, by the names that OpenCV asks for."""
+
+_PROBE_PX = 64
 _OVERLAP = 0.3
 _MOST = 5000
 _LEAST_PX = 1.0
@@ -48,15 +52,17 @@ class Yunet:
         path: of the ONNX file.
 
     Raises:
-        Permanent: it is no ONNX model that OpenCV can read.
+        Permanent: it is no ONNX model that OpenCV can read, or no YuNet, or gives numbers that are none.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
             self._network: Any = cv2.FaceDetectorYN.create(str(path), "", (32, 32), MIN_SCORE, _OVERLAP, _MOST)
+            probed: Any = cv2.dnn.readNet(str(path))
         except cv2.error as error:
             raise self._unfit(f"OpenCV cannot read it ({error})") from error
+        self._probe(probed)
 
     def find(self, image: Image, min_score: float = MIN_SCORE) -> tuple[FoundFace, ...]:
         """The faces of a picture (uint8 RGB), largest first; none is an empty tuple.
@@ -77,6 +83,16 @@ class Yunet:
             if not any(coincide(face.box, other.box) for other in faces):
                 faces.append(face)
         return tuple(sorted(faces, key=lambda face: (-face.box[2] * face.box[3], face.box)))
+
+    def _probe(self, network: Any) -> None:
+        """See that the graph gives numbers: FaceDetectorYN tells no face, and no error, where scores are none."""
+        try:
+            network.setInput(np.full((1, 3, _PROBE_PX, _PROBE_PX), 128, np.float32))
+            given = network.forward(OUTPUTS)
+        except cv2.error as error:
+            raise self._unfit(f"it does not give what YuNet gives ({error})") from error
+        if not all(np.isfinite(one).all() for one in given):
+            raise self._unfit("it gives numbers that are none")
 
     def _look(self, bgr: Image, factor: float) -> list[FoundFace]:
         """What there is in a reduced picture, in pixels of the whole one. Rows of 15: box, five points, score."""
