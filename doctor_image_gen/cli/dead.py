@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from itertools import islice
 
 from doctor_image_gen.cli.agreement import agreed
-from doctor_image_gen.cli.console import console, errors, wide
+from doctor_image_gen.cli.console import console, errors, print_table
 from doctor_image_gen.cli.letters import as_json, groups_table, letters_table, lines_of
 from doctor_image_gen.cli.line_file import read_lines, write_lines
 from doctor_image_gen.cli.wishes import parameters_of
@@ -41,7 +41,7 @@ def show_list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(documents, indent=2))  # noqa: T201 - what --json is for
     elif documents:
-        wide.print(table)
+        print_table(table)
     else:
         errors.print("no dead letters")
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from doctor_image_gen.cli.attempts import in_words
-from doctor_image_gen.cli.console import console, errors, wide
+from doctor_image_gen.cli.console import console, errors, print_table
 from doctor_image_gen.cli.wishes import options_of, request_of
 from doctor_image_gen.client import Client
 from doctor_image_gen.generator import requests_for
@@ -83,7 +83,7 @@ def status(arguments: argparse.Namespace) -> int:
     table = Table("job", "state", "scenario", "created", "steps", "likeness", box=None, pad_edge=False)
     for job in jobs:
         table.add_row(*_row(job))
-    wide.print(table)
+    print_table(table)
     for line in _attempts(jobs[0]) if arguments.job_id else ():
         console.print(line)
     if arguments.job_id and jobs[0].error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from doctor_image_gen.cli.console import console, errors, wide
+from doctor_image_gen.cli.console import console, errors, print_table
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import Settings
 from shared.contracts.errors import InvalidInput, Permanent
@@ -66,7 +66,7 @@ def show_list(arguments: argparse.Namespace) -> int:
             _yes(model.gated),
             here,
         )
-    wide.print(table)
+    print_table(table)
     return 0
 
 
@@ -104,7 +104,7 @@ def check(arguments: argparse.Namespace) -> int:
         table.add_row(model.name, model.role, size, model.licence, _yes(model.commercial), one.state, steps)
     for name, wanted_by in found.unknown.items():
         table.add_row(name, "?", "?", "?", "?", "not in the catalogue", ", ".join(wanted_by))
-    wide.print(table)
+    print_table(table)
     for one in lacking:
         if one.model.note:
             console.print(f"{one.model.name}: {one.model.note}")

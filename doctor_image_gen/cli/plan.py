@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from rich.table import Table
 
-from doctor_image_gen.cli.console import console, wide
+from doctor_image_gen.cli.console import console, print_table
 from doctor_image_gen.cli.models import engine_of
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import Settings
@@ -82,7 +82,7 @@ def _tell(recipe: Recipe, found: Forecast, device: Memory, host: Memory) -> None
         f"for the steps' working memory, {gigabytes(found.device_bytes)} for models. Of {gigabytes(host.free_bytes)} "
         f"of host memory models may take {gigabytes(found.host_bytes)}."
     )
-    wide.print(_table(found))
+    print_table(_table(found))
     if any(one.how == Plan.GROUP_OFFLOAD for step in found.first for one in step.models):
         console.print("group offload: blocks come from host memory at every step of the sampling, which is not counted")
     if found.fits:
