@@ -38,7 +38,8 @@ def resume(broker: Broker, jobs: JobStore, policy: RetryPolicy, worker: str) -> 
     """Publish what was in flight once more; of how many jobs. Manifests let each go on at its last finished step.
 
     The end of the process counts as a crash of the steps it was at. A job with as many crashes at one step as the
-    policy allows goes to the dead letters: it may be what ends the process each time.
+    policy allows goes to the dead letters: it may be what ends the process each time. Where finished attempts at its
+    picture stand, it goes on all the same, through these alone.
     """
     going_on = []
     for job in jobs.released():
@@ -48,12 +49,28 @@ def resume(broker: Broker, jobs: JobStore, policy: RetryPolicy, worker: str) -> 
         if crashes >= policy.rule(step.stage, WorkerCrashed.__name__).attempts:
             log.warning("job %s goes to the dead letters: its process ended %d times at it", job.job_id, crashes)
             jobs.file_letter(_letter(job.first_message, step, crashes, worker))
-            jobs.record(_event(job, step, "dead", crashes, worker))
+            finished = _without_further_attempts(job, job.first_message)
+            if finished is None:
+                jobs.record(_event(job, step, "dead", crashes, worker))
+            else:
+                going_on.append(finished)
             continue
         if crashes:
             jobs.record(_event(job, step, "retrying", crashes, worker))
         going_on.append(job)
     return publish_again(broker, going_on)
+
+
+def _without_further_attempts(job: Job, message: StepMessage) -> Job | None:
+    """The job with a message that makes the attempts which it has finished, and finds their every step done.
+
+    None where its run has finished none.
+    """
+    finished = tried_of(job)
+    if message.gate is None or finished <= message.tried:
+        return None
+    gate = message.gate.model_copy(update={"attempts": finished})
+    return job.model_copy(update={"first_message": message.model_copy(update={"gate": gate})})
 
 
 def _account(step: PinnedStep, crashes: int) -> ErrorAccount:

@@ -10,10 +10,13 @@ from services.gateway.resume import crashes_of, resume
 from shared.broker.embedded import EmbeddedBroker
 from shared.broker.topology import topology, work_queues
 from shared.contracts.event import Event
+from shared.contracts.step import StepMessage
 from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore, LetterFilter
 from shared.worker.retry import RetryPolicy, RetryRule
 from tests.contract.jobs_samples import event, job, record_of
+from tests.unit.test_jobs_journal_gate import MESSAGE, back, gated
+from tests.unit.test_jobs_journal_gate import told as news
 
 POLICY = RetryPolicy(rules={"WorkerCrashed": RetryRule(attempts=3)})
 
@@ -51,6 +54,41 @@ def test_what_was_released_goes_on_and_what_waits_or_has_ended_does_not(jobs: Jo
     released(jobs, "job-2", event("done", job_id="job-2"))
     jobs.add(job("job-3"))
     assert restart(jobs) == ["job-1"]
+
+
+@pytest.mark.parametrize(("crashes", "attempts"), [(2, 4), (3, 1)], ids=["tried-again", "given-up"])
+def test_a_further_attempt_that_ends_the_process_again_and_again_is_given_up_for_those_before(
+    jobs: JobStore, crashes: int, attempts: int
+) -> None:
+    """The job goes through the attempts that are finished, whose every step is found, and makes no more."""
+    jobs.add(gated())
+    jobs.release("interactive", 99, lambda _: None)
+    for event_told in (news("finished", "encode", record=record_of("encode")), back(1), news("started", "base", 1)):
+        jobs.record(event_told)
+    with closing(EmbeddedBroker()) as broker:
+        broker.declare(topology())
+        for _ in range(crashes):
+            assert resume(broker, jobs, POLICY, "w") == 1
+            jobs.record(news("started", "base", 1, attempt=jobs_attempts(jobs) + 1))
+        subscription = broker.subscribe(*work_queues("qa"))
+        messages = []
+        while (delivery := subscription.receive(0)) is not None:
+            messages.append(StepMessage.from_json(delivery.body))
+            delivery.ack()
+    assert messages[-1].gate is not None
+    assert messages[-1].gate.attempts == attempts
+    standing = jobs.get("job-1")
+    assert standing is not None
+    assert standing.state == "running"
+    letters = [filed.letter for filed in jobs.letters(LetterFilter())]
+    assert [letter.step for letter in letters] == (["base"] if crashes == 3 else [])
+    assert standing.first_message == MESSAGE, "a replay may make all attempts"
+
+
+def jobs_attempts(jobs: JobStore) -> int:
+    job = jobs.get("job-1")
+    assert job is not None
+    return job.steps[1].attempts
 
 
 def test_a_step_that_ends_the_process_again_and_again_goes_to_the_dead_letters(jobs: JobStore) -> None:

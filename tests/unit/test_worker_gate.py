@@ -244,6 +244,18 @@ def test_attempts_that_were_all_made_in_time_are_all_found_after_the_deadline(pi
     assert result_of(pipeline.until_ended()) == first
 
 
+def test_a_job_that_begins_again_with_fewer_attempts_keeps_the_best_of_those_and_computes_nothing(
+    pipeline: Pipeline,
+) -> None:
+    """As when its process ended again and again in its second attempt."""
+    message_in_its_second_attempt(pipeline)
+    before = list(ran)
+    pipeline.publish(gated_message(pipeline.store, attempts=1))
+    result = result_of(pipeline.until_ended())
+    assert (result.kept, len(result.attempts or ())) == (1, 1)
+    assert ran == before
+
+
 def test_a_job_past_its_deadline_that_has_no_picture_expires(pipeline: Pipeline) -> None:
     pipeline.publish(gated_message(pipeline.store).model_copy(update={"deadline": now() - timedelta(seconds=1)}))
     assert pipeline.until_ended().kind == "expired"
