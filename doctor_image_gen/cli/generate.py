@@ -2,11 +2,13 @@
 
 import argparse
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from doctor_image_gen.cli.attempts import in_words
 from doctor_image_gen.cli.catalogues import scenarios
-from doctor_image_gen.cli.console import console
+from doctor_image_gen.cli.console import console, errors
 from doctor_image_gen.cli.progress import Progress
 from doctor_image_gen.cli.wishes import options_of, request_of
 from doctor_image_gen.generator import DoctorImageGenerator
@@ -14,6 +16,7 @@ from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.result import Generated, Metadata
 from doctor_image_gen.settings import Settings
 from shared.contracts.errors import InvalidInput
+from shared.contracts.event import Event
 
 
 def generate(arguments: argparse.Namespace) -> int:
@@ -29,23 +32,25 @@ def generate(arguments: argparse.Namespace) -> int:
     }
     settings = Settings.load()
     recipe = find_recipe(settings.user_folder, words["settings"].get("recipe") or settings.generation.recipe)
-    with DoctorImageGenerator(settings) as generator, Progress(recipe, quiet=arguments.json) as progress:
+    heard: dict[str, None] = {}
+    with (
+        _interruption_told(settings, heard),
+        DoctorImageGenerator(settings) as generator,
+        Progress(recipe, quiet=arguments.json) as progress,
+    ):
+
+        def tell(event: Event) -> None:
+            heard[event.job_id] = None
+            progress.tell(event)
+
         if arguments.batch:
             outcomes = generator.batch_generate(
-                arguments.doctor_image,
-                arguments.batch,
-                output_dir=arguments.output_dir,
-                on_event=progress.tell,
-                **words,
+                arguments.doctor_image, arguments.batch, output_dir=arguments.output_dir, on_event=tell, **words
             )
         else:
             outcomes = [
                 generator.generate(
-                    arguments.doctor_image,
-                    arguments.scenario,
-                    output_path=arguments.output,
-                    on_event=progress.tell,
-                    **words,
+                    arguments.doctor_image, arguments.scenario, output_path=arguments.output, on_event=tell, **words
                 )
             ]
     if arguments.json:
@@ -54,6 +59,19 @@ def generate(arguments: argparse.Namespace) -> int:
         for outcome in outcomes:
             _say(outcome)
     return 0 if all(outcome["status"] == "done" for outcome in outcomes) else 1
+
+
+@contextmanager
+def _interruption_told(settings: Settings, heard: Iterable[str]) -> Iterator[None]:
+    """Say what becomes of the jobs that were heard of when the user interrupts us."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if settings.embedded:
+            errors.print("interrupted: what was under way is called off; steps that were finished are not done again")
+        for job_id in () if settings.embedded else heard:
+            errors.print(f"interrupted, but the job goes on: doctorgen watch {job_id}, or doctorgen cancel {job_id}")
+        raise
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -3,11 +3,14 @@
 import errno
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
-from doctor_image_gen.cli import catalogues
+from doctor_image_gen.cli import catalogues, generate
+from doctor_image_gen.generator import DoctorImageGenerator, Listener
+from shared.contracts.base import now
+from shared.contracts.event import Event
 from tests.unit.typed import Said, Type
 
 NOBODY_LISTENS = "127.0.0.1:1"
@@ -85,3 +88,32 @@ def test_what_is_out_of_bounds_is_told_what_is_allowed(type_in: Type, option: st
     assert said.status == 2
     assert f"Correct it and try again; {allowed}" in said.err
     assert "GenerationOptions" not in said.err
+
+
+class Interrupted(DoctorImageGenerator):
+    """Its user presses Ctrl-C after the first event."""
+
+    def generate(self, *_: Any, on_event: Listener | None = None, **__: Any) -> NoReturn:
+        assert on_event is not None
+        told = Event(
+            event_id="1", job_id="job-7", subject="dr-x", caller="me", worker="gateway", kind="accepted", at=now()
+        )
+        on_event(told)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("broker", "told"),
+    [
+        ("memory://", "interrupted: what was under way is called off; steps that were finished are not done again\n"),
+        ("amqp://host/", "interrupted, but the job goes on: doctorgen watch job-7, or doctorgen cancel job-7\n"),
+    ],
+)
+def test_whoever_interrupts_is_told_what_becomes_of_the_job(
+    type_in: Type, monkeypatch: pytest.MonkeyPatch, broker: str, told: str
+) -> None:
+    """Nobody else says a job's id, which is needed to find it again."""
+    monkeypatch.setenv("DOCTORGEN_BROKER_URL", broker)
+    monkeypatch.setattr(generate, "DoctorImageGenerator", Interrupted)
+    said = type_in("generate", "--doctor-image", "front.jpg", "--scenario", "consultant")
+    assert said == Said(130, "", told)
