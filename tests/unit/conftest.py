@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from doctor_image_gen.cli import main
+from tests.unit.job_files import put_jobs
 from tests.unit.typed import Said, Type
 
 
@@ -15,6 +16,7 @@ def type_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     for name in [name for name in os.environ if name.startswith("DOCTORGEN_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("DOCTORGEN_DATA_DIR", str(tmp_path / "data"))
+    put_jobs(tmp_path / "data" / "jobs.sqlite")
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
 

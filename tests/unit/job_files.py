@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from shared.jobs.open import open_job_store
+from shared.jobs.port import JobStore
 
 
 def put_jobs(path: Path) -> None:
@@ -12,6 +13,12 @@ def put_jobs(path: Path) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_migrated())
+
+
+def open_jobs(path: Path) -> JobStore:
+    """The job store at this path, or a new one."""
+    put_jobs(path)
+    return open_job_store(f"sqlite:///{path}")
 
 
 @cache

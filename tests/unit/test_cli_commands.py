@@ -170,7 +170,8 @@ def test_a_broken_user_s_file_is_named(type_in: Type, tmp_path: Path, monkeypatc
     assert said.err.startswith("doctorgen: recipes/mine.yaml: Recipe: Input should be an object")
 
 
-def test_a_new_user_s_status_is_empty(type_in: Type) -> None:
+def test_a_new_user_s_status_is_empty(type_in: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCTORGEN_DATA_DIR", str(tmp_path / "not" / "yet"))
     said = type_in("status", "--json")
     assert (said.status, json.loads(said.out), said.err) == (0, [], "")
 

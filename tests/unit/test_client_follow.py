@@ -17,12 +17,14 @@ from shared.jobs.port import Job
 from shared.vision.photos import PhotoLimits
 from shared.worker.events import outgoing_event
 from tests.contract.jobs_samples import RESULT, TROUBLE, event, job
+from tests.unit.job_files import put_jobs
 
 PATIENCE_S = 10.0
 
 
 @pytest.fixture
 def connections(tmp_path: Path) -> Iterator[Connections]:
+    put_jobs(tmp_path / "data" / "jobs.sqlite")
     with closing(Connections.open(Settings(data_dir=tmp_path / "data"))) as connections:
         yield connections
 

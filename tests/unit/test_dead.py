@@ -21,6 +21,7 @@ from shared.contracts.step import StepMessage
 from shared.jobs.port import FiledLetter, LetterFilter, StepState
 from tests.contract.jobs_samples import event, job
 from tests.synthetic import SUBJECT
+from tests.unit.job_files import put_jobs
 from tests.unit.letter_samples import BROKEN, at, letter, message, raw_letter
 
 PATIENCE_S = 5.0
@@ -29,6 +30,7 @@ STAGE = "upscale"
 
 @pytest.fixture
 def connections(tmp_path: Path) -> Iterator[Connections]:
+    put_jobs(tmp_path / "data" / "jobs.sqlite")
     with closing(Connections.open(Settings(data_dir=tmp_path / "data"))) as connections:
         yield connections
 

@@ -11,12 +11,12 @@ from services.gateway.retention import Keeper, expire, oldest_kept
 from services.gateway.settings import Retention
 from shared.contracts.artifacts import ArtifactRef, Manifest
 from shared.contracts.base import now
-from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore
 from shared.storage.artifacts import store_artifact
 from shared.storage.manifests import read_manifest, write_manifest
 from tests.contract.jobs_samples import DAWN, event, job
 from tests.fakes import MemoryStore
+from tests.unit.job_files import open_jobs
 
 KINDS = ("photo", "identity", "intermediate", "result", "verdict")
 KEY = "ab" * 32
@@ -24,7 +24,7 @@ KEY = "ab" * 32
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[JobStore]:
-    with closing(open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as store:
+    with closing(open_jobs(tmp_path / "jobs.sqlite")) as store:
         yield store
 
 

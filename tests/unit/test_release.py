@@ -20,10 +20,10 @@ from shared.contracts.errors import Transient
 from shared.contracts.event import TERMINAL
 from shared.contracts.request import Lane
 from shared.contracts.step import StepMessage
-from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore
 from tests.contract.jobs_samples import DAWN, at, event, first_message, job, request
 from tests.unit.gateway_door import PATIENCE_S, opened
+from tests.unit.job_files import open_jobs
 
 NOW = now()
 FALLBACK_S = 600.0
@@ -76,7 +76,7 @@ class Outlet:
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[JobStore]:
-    with closing(open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as store:
+    with closing(open_jobs(tmp_path / "jobs.sqlite")) as store:
         yield store
 
 

@@ -16,10 +16,10 @@ from shared.broker.topology import EVENTS, queue_name, retry_queue, work_queues
 from shared.contracts.base import now
 from shared.contracts.beat import Beat, InHand, WorkerState
 from shared.contracts.step import StepMessage
-from shared.jobs.open import open_job_store
 from shared.jobs.port import Job, JobStore
 from shared.worker.retry import RetryPolicy
 from tests.contract.jobs_samples import DAWN, TROUBLE, at, event, first_message, job, record_of
+from tests.unit.job_files import open_jobs
 
 HERE = ("qa", "interactive")
 PATIENCE_S = 10.0
@@ -167,7 +167,7 @@ class Scenery:
 
 @pytest.fixture
 def scenery(tmp_path: Path) -> Iterator[Scenery]:
-    with closing(open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as jobs:
+    with closing(open_jobs(tmp_path / "jobs.sqlite")) as jobs:
         scenery = Scenery(jobs)
         yield scenery
         scenery.broker.close()
@@ -193,7 +193,7 @@ def test_a_job_that_waits_for_its_next_attempt_is_not_lost(scenery: Scenery) -> 
 
 def test_a_job_that_the_broker_may_hold_back_is_not_lost_before_its_longest_delay(tmp_path: Path) -> None:
     """A broker that delays retries by itself does not count them among those that wait: 60 + 120 + 180 s at most."""
-    with closing(open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as jobs:
+    with closing(open_jobs(tmp_path / "jobs.sqlite")) as jobs:
         scenery = Scenery(jobs, NATIVE)
         jobs.record(event("retrying", "encode", attempt=1, error=TROUBLE, retry_in_s=60.0))
         for scenery.seconds in (0.0, 100.0, 200.0, 359.0):
@@ -237,7 +237,7 @@ def test_a_worker_whose_clock_is_days_off_is_not_forgotten(scenery: Scenery) -> 
 def test_a_broker_that_has_lost_its_disk_gets_its_queues_back(tmp_path: Path) -> None:
     """And then the jobs that were in them: here no worker is left that might have one."""
     with (
-        closing(open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as jobs,
+        closing(open_jobs(tmp_path / "jobs.sqlite")) as jobs,
         closing(EmbeddedBroker()) as bare,
     ):
         jobs.add(job("job-1"))

@@ -20,6 +20,7 @@ from shared.contracts.event import Event
 from shared.contracts.request import JobRequest, PhotoRef
 from shared.storage.settings import StorageSettings
 from shared.worker.dispatch import wire
+from tests.unit.job_files import put_jobs
 
 PATIENCE_S = 10.0
 SCENARIO = """
@@ -31,6 +32,7 @@ prompt: "{subject} in a bright dental surgery, {photography_keywords}"
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
+    put_jobs(tmp_path / "data" / "jobs.sqlite")
     return Settings(data_dir=tmp_path / "data")
 
 
@@ -45,7 +47,9 @@ def request(job_id: str) -> JobRequest:
     return JobRequest(job_id=job_id, subject="somebody", photos=(photo,), scenario="consultant")
 
 
-def test_the_embedded_pipeline_answers_and_leaves_only_its_data_folder(settings: Settings, tmp_path: Path) -> None:
+def test_the_embedded_pipeline_answers_and_leaves_only_its_data_folder(tmp_path: Path) -> None:
+    """And where there was nothing it makes all that it needs, its job store's tables too."""
+    settings = Settings(data_dir=tmp_path / "data")
     with Stack(settings) as stack, closing(stack.connections.broker.listen(EVENTS, ("job.#",))) as events:
         stack.connections.broker.publish(Outgoing(INTAKE, INTAKE_KEY, wire(request("job-1")), "job-1"))
         delivery = events.receive(PATIENCE_S)
