@@ -159,10 +159,17 @@ def onnx_somewhere(report: Report, folder: Path) -> Iterator[None]:
     else:
         yield
         return
-    providers, app = onnx.provider_of, insight.open_app
+    with onnx_on_cpu():
+        yield
+
+
+@contextmanager
+def onnx_on_cpu() -> Iterator[None]:
+    """Networks in ONNX compute on the CPU, whatever device is asked for."""
+    providers = onnx.provider_of
     with (
         patch.object(onnx, "provider_of", lambda _: providers("cpu")),
-        patch.object(insight, "open_app", lambda place, _, *more: app(place, "cpu", *more)),
+        patch.object(insight, "provider_of", lambda _: providers("cpu")),
     ):
         yield
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,9 +19,10 @@ from shared.flux.residents import ModuleResident
 from shared.models.catalogue import load_models
 from shared.models.residency import Residency, Resident
 from shared.models.shelf import Shelf
-from shared.vision.networks.antelope import DETECTOR, PACK, RECOGNISER, Antelope, AntelopeResident, locate
+from shared.vision.networks.antelope import PACK, Antelope, locate
+from shared.vision.networks.insight import ANTELOPEV2
+from shared.vision.networks.packs import Packed, pack_named
 from shared.vision.networks.parsing import FaceParser, parser_key, parser_resident
-from shared.vision.weights import sha256_of
 
 VISION_TOWER = "EVA02-CLIP-L-336"
 PARSER = "face-parsing"
@@ -46,8 +47,7 @@ class Place:
 
     index: IdentityIndex
     """Their sizes."""
-    faces: Path
-    """Folder of the detector's and the recogniser's files."""
+    faces: Packed
     parser: Path
     tower: Path
     pulid: Path
@@ -67,27 +67,28 @@ def place_of(shelf: Shelf, params: FluxEncodeParams) -> Place:
     """
     index = own_index(shelf.folder, params.model)
     if index is None:
-        return _with_antelope(shelf, _of_catalogue(shelf, params.model))
-    own = _of_own(shelf, params.model, index)
-    return own if params.encoder is None else _with_antelope(shelf, own)
+        return _of_catalogue(shelf, params.model)
+    return _of_own(shelf, params.model, index, None if params.encoder is None else _antelope(shelf))
 
 
 def _of_catalogue(shelf: Shelf, name: str) -> Place:
     roles = {"idformer": name, "eva_clip": VISION_TOWER, "face_parser": PARSER}
     models = {role: load_models().model(one) for role, one in roles.items()}
     paths = {role: next(iter(shelf.require(model).values())) for role, model in models.items()}
+    faces = _antelope(shelf)
     return Place(
         index=PUBLISHED,
-        faces=shelf.folder / PACK,
+        faces=faces,
         parser=paths["face_parser"],
         tower=paths["eva_clip"],
         pulid=paths["idformer"],
-        names={role: model.name for role, model in models.items()},
-        digests={model.name: shelf.digest(model) for model in models.values()},
+        names={**{role: model.name for role, model in models.items()}, "arcface": PACK},
+        digests={**{model.name: shelf.digest(model) for model in models.values()}, **faces.digests},
     )
 
 
-def _of_own(shelf: Shelf, name: str, index: IdentityIndex) -> Place:
+def _of_own(shelf: Shelf, name: str, index: IdentityIndex, faces: Packed | None) -> Place:
+    """With its own detector and recogniser where `faces` is None."""
     own, files = own_folder(shelf.folder, name), index.files
     for file in (files.vision_tower, files.face_parser):
         if not (own / file).is_file():
@@ -95,7 +96,7 @@ def _of_own(shelf: Shelf, name: str, index: IdentityIndex) -> Place:
     digest = shelf.own_digest(own.name)
     return Place(
         index=index,
-        faces=own / files.faces,
+        faces=faces or Packed(ANTELOPEV2, locate(own / files.faces), attributes=False),
         parser=own / files.face_parser,
         tower=own / files.vision_tower,
         pulid=pulid_file(shelf.folder, name),
@@ -103,24 +104,22 @@ def _of_own(shelf: Shelf, name: str, index: IdentityIndex) -> Place:
             "idformer": name,
             "eva_clip": f"{name}/{files.vision_tower}",
             "face_parser": f"{name}/{files.face_parser}",
-            "arcface": f"{name}/{files.faces}",
+            "arcface": f"{name}/{files.faces}" if faces is None else PACK,
         },
-        digests={} if digest is None else {own.name: digest},
+        digests={**({} if digest is None else {own.name: digest}), **({} if faces is None else faces.digests)},
     )
 
 
-def _with_antelope(shelf: Shelf, place: Place) -> Place:
-    """With the catalogue's detector and recogniser."""
-    faces = locate(shelf.folder / PACK)
-    digests = {f"{PACK}/{file}": sha256_of(faces / file) for file in (DETECTOR, RECOGNISER)}
-    return replace(place, faces=faces, names={**place.names, "arcface": PACK}, digests={**place.digests, **digests})
+def _antelope(shelf: Shelf) -> Packed:
+    """The catalogue's detector and recogniser."""
+    return pack_named(shelf, PACK, attributes=False)
 
 
 def keys_of(place: Place, device: str) -> frozenset[str]:
     """What `borrowed` borrows, as the Residency names it."""
     dtype = _precision(device)
     others = (_key(path, dtype, device) for path in (place.tower, place.pulid))
-    return frozenset({_faces_key(place, device), parser_key(place.parser, device), *others})
+    return frozenset({*place.faces.keys(device), parser_key(place.parser, device), *others})
 
 
 @contextmanager
@@ -141,14 +140,11 @@ def borrowed(place: Place, device: str, residency: Residency) -> Iterator[Encode
 
             return stack.enter_context(residency.use(_key(path, dtype, device), resident))
 
-        def antelope() -> Resident[Antelope]:
-            return AntelopeResident(place.faces, device)
-
         def parser() -> Resident[FaceParser]:
             return parser_resident(place.parser, device, index.face_parser_width)
 
         yield Encoders(
-            faces=stack.enter_context(residency.use(_faces_key(place, device), antelope)),
+            faces=stack.enter_context(place.faces.borrowed(device, residency)),
             parser=stack.enter_context(residency.use(parser_key(place.parser, device), parser)),
             tower=borrow(
                 place.tower,
@@ -169,10 +165,6 @@ def _precision(device: str) -> torch.dtype:
 
 def _key(path: Path, kind: torch.dtype, device: str) -> str:
     return f"{path} in {kind} on {device}"
-
-
-def _faces_key(place: Place, device: str) -> str:
-    return f"{place.faces} on {device}"
 
 
 def size_of(empty: Callable[[], nn.Module], dtype: torch.dtype) -> int:

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from services.swap.stage import FluxFaceParams
 from services.swap.swapping.align import matrix_of, nose_outside_eyes
 from services.swap.swapping.choice import Choice, choose
-from services.swap.swapping.networks import Networks, Place, borrowed, finder, keys_of, place_of
+from services.swap.swapping.networks import Networks, Place, borrowed, keys_of, place_of
 from services.swap.swapping.restore import BOOST_PX, Restoring, found_again
 from services.swap.swapping.subjects import Subject, check, subjects_of
 from services.swap.swapping.swap import swap
@@ -97,7 +97,7 @@ class FluxFace:
         params, place = work.params, self._place(work.params)
         require_device(self._device, torch_facts())
         image = decode(work.one("image"))
-        with finder(place, self._device, self._residency) as insight:
+        with place.faces.borrowed(self._device, self._residency) as insight:
             plan = plan_of(work, image, insight)
             work.progress(0.3)
             if not plan.placed:
@@ -182,7 +182,7 @@ def facts(plan: Plan, done: Done, place: Place) -> dict[str, JsonValue]:
     """What the manifest says: no embedding; subjects counted from 1, faces from the largest on."""
     told: dict[str, JsonValue] = {
         "swapper": place.swapper.name,
-        "encoder": place.pack.name,
+        "encoder": place.faces.pack.name,
         "faces": len(plan.faces),
         "subjects": len(plan.subjects),
         "swapped": [_swapped(choice, plan.faces) for choice in done.swapped],

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,9 @@ from shared.flux.parts import proper_name
 from shared.flux.studio import Studio, studio_of
 from shared.flux.told import identity_in
 from shared.vision.codec import Image
-from shared.vision.networks.antelope import AntelopeResident, locate
+from shared.vision.networks.antelope import locate
+from shared.vision.networks.insight import ANTELOPEV2
+from shared.vision.networks.packs import Packed
 from shared.worker.operation import Outcome, Work
 
 UNTOLD, ANOTHER = "identity_untold", "another_person"
@@ -39,7 +40,7 @@ class FluxFaceDetail:
     def resident_keys(self, params: FluxFaceDetailParams) -> AbstractSet[str]:
         """The transformer, whoever is to be seen, the detector, and the encoder where faces are told apart."""
         keys = self._detailer.resident_keys(params)
-        return keys | {_encoder_key(self._encoder(params), self._studio.device)} if params.whose == "subject" else keys
+        return keys | self._encoder(params).keys(self._studio.device) if params.whose == "subject" else keys
 
     def run(self, work: Work[FluxFaceDetailParams]) -> Outcome:
         """Output `image`: the picture with its faces painted anew; as it came where there are none to be painted.
@@ -70,14 +71,12 @@ class FluxFaceDetail:
         direction = consensus(subject)
         if direction is None or not found:
             return [(UNTOLD, {})] * len(found)
-        place, device = self._encoder(params), self._studio.device
-        residency = self._studio.residency
-        with residency.use(_encoder_key(place, device), lambda: AntelopeResident(place, device)) as faces:
+        with self._encoder(params).borrowed(self._studio.device, self._studio.residency) as faces:
             cosines = [similarity(faces, image, one.box, direction) for one in found]
         return [_verdict(cosine, params.min_similarity) for cosine in cosines]
 
-    def _encoder(self, params: FluxFaceDetailParams) -> Path:
-        return locate(self._studio.folder / proper_name(params.encoder))
+    def _encoder(self, params: FluxFaceDetailParams) -> Packed:
+        return Packed(ANTELOPEV2, locate(self._studio.folder / proper_name(params.encoder)), attributes=False)
 
 
 def _who(work: Work[FluxFaceDetailParams]) -> Who | None:
@@ -95,8 +94,3 @@ def _verdict(cosine: float | None, least: float) -> tuple[str, Mapping[str, Json
     if cosine is None:
         return UNTOLD, {}
     return "" if cosine >= least else ANOTHER, {"similarity": round(cosine, 3)}
-
-
-def _encoder_key(place: Path, device: str) -> str:
-    """As identity.encode borrows it, so that one stands in memory for both."""
-    return f"{place} on {device}"

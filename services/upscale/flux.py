@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from services.upscale.networks import Place, finder, keys_of, place_of, restorer, upscaler
+from services.upscale.networks import Place, keys_of, place_of, restorer, upscaler
 from services.upscale.portable import enlarge
 from services.upscale.resample import crop_to_aspect, resize
 from services.upscale.stage import FluxImageParams, ImageParams
@@ -146,7 +146,7 @@ class FluxImage:
         if place.restorer is None or place.finder is None:
             return image, 0
         device = require_device(self._device, torch_facts())
-        with finder(place.finder, device, self._lender()) as find:
+        with place.finder.borrowed(device, self._lender()) as find:
             faces = distinct(find.find(image))
         if not faces:
             return image, 0

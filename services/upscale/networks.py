@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from services.upscale.stage import FluxImageParams
 from shared.contracts.errors import InvalidInput
@@ -12,17 +11,8 @@ from shared.models.residency import Residency
 from shared.models.shelf import Shelf
 from shared.models.single import Single, single
 from shared.vision.networks.image_models import ImageModel, Kind, image_model_key, image_model_resident
-from shared.vision.networks.insight import (
-    PACKS,
-    Insight,
-    Pack,
-    insight_key,
-    insight_resident,
-    locate,
-    own_pack,
-)
+from shared.vision.networks.packs import Packed, pack_named
 from shared.vision.networks.restorer import Restorer, restorer_key, restorer_resident
-from shared.vision.weights import sha256_of
 
 UPSCALER: Kind = "upscaler"
 RESTORER: Kind = "face restorer"
@@ -31,30 +21,18 @@ ENCODER = "face recognition"
 
 
 @dataclass(frozen=True)
-class Finder:
-    """What finds faces: a pack of InsightFace's, of which detector and recogniser are opened."""
-
-    name: str
-    place: Path
-    pack: Pack
-
-
-@dataclass(frozen=True)
 class Place:
     """Where the networks of one step lie. None of those that it does not need."""
 
     upscaler: Single | None
     restorer: Single | None
-    finder: Finder | None
+    finder: Packed | None
 
     @property
     def digests(self) -> Mapping[str, str]:
         """Of the weights, name to SHA-256."""
         found = {one.name: one.digest for one in (self.upscaler, self.restorer) if one is not None}
-        if self.finder is not None:
-            one = self.finder
-            found |= {f"{one.name}/{file}": sha256_of(one.place / file) for file in one.pack.files(attributes=False)}
-        return found
+        return found if self.finder is None else {**found, **self.finder.digests}
 
 
 def place_of(shelf: Shelf, params: FluxImageParams) -> Place:
@@ -74,13 +52,13 @@ def place_of(shelf: Shelf, params: FluxImageParams) -> Place:
 
 def keys_of(place: Place, device: str) -> frozenset[str]:
     """What a step borrows, as the Residency names it."""
-    keys = set()
+    keys: set[str] = set()
     if place.upscaler is not None:
         keys.add(image_model_key(place.upscaler.path, UPSCALER, device))
     if place.restorer is not None:
         keys.add(restorer_key(place.restorer.path, device))
     if place.finder is not None:
-        keys.add(insight_key(place.finder.place, device, attributes=False))
+        keys |= place.finder.keys(device)
     return frozenset(keys)
 
 
@@ -115,32 +93,15 @@ def restorer(of: Single, device: str, residency: Residency) -> Iterator[Restorer
         yield model
 
 
-@contextmanager
-def finder(of: Finder, device: str, residency: Residency) -> Iterator[Insight]:
-    """What finds faces, on the device until the block ends.
-
-    Raises:
-        Permanent: a file is no model, or onnxruntime cannot use the device.
-        ResourceExhausted: it does not fit.
-    """
-    key = insight_key(of.place, device, attributes=False)
-    with residency.use(key, lambda: insight_resident(of.place, of.pack, device, attributes=False)) as slot:
-        yield slot.it
-
-
 def _file(shelf: Shelf, name: str, role: Kind, field: str) -> Single:
     _check_role(name, role, field)
     return single(shelf, name, ".safetensors", field)
 
 
-def _finder(shelf: Shelf, name: str) -> Finder:
+def _finder(shelf: Shelf, name: str) -> Packed:
+    """Detector and recogniser alone: nobody asks for sex and age."""
     _check_role(name, ENCODER, "face_encoder")
-    known = load_models().named(name)
-    if known is not None and known.name in PACKS:
-        pack = PACKS[known.name]
-        return Finder(known.name, locate(shelf.folder / known.name, pack), pack)
-    folder = shelf.folder / name
-    return Finder(name, folder, own_pack(folder, name, attributes=False))
+    return pack_named(shelf, name, attributes=False)
 
 
 def _check_role(name: str, role: str, field: str) -> None:

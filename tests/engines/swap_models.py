@@ -12,6 +12,7 @@ from services.swap.stage import FluxFaceParams
 from shared.models.residency import Budget, Residency
 from shared.vision.codec import Image
 from shared.vision.networks import tiny_swapper
+from shared.vision.networks.insight import BUFFALO_L, Insight, open_app, open_guesser
 from shared.vision.networks.tiny_faces import MIDDLE, Seen
 from shared.worker.operation import Outcome, Work
 from tests.photos import png, scaled
@@ -59,6 +60,11 @@ def params(**others: object) -> FluxFaceParams:
     """Of a step that uses these networks and restores nothing, unless told otherwise."""
     told = {"model": SWAPPER, "encoder": PACK, "occluder": OCCLUDER, "restorer": "none", **others}
     return FluxFaceParams.model_validate(told)
+
+
+def opened(place: Path) -> Insight:
+    """A pack with buffalo_l's files, with what guesses sex and age."""
+    return Insight(open_app(place, "cpu", BUFFALO_L), open_guesser(place, "cpu", BUFFALO_L))
 
 
 def engine(folder: Path) -> FluxFace:

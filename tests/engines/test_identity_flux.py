@@ -475,7 +475,7 @@ def test_the_catalogue_s_pulid_is_found_with_all_it_needs(catalogued: Shelf) -> 
     assert place.pulid == folder / PULID / f"{PULID}.safetensors"
     assert place.tower == folder / VISION_TOWER / "EVA02_CLIP_L_336_psz14_s6B.safetensors"
     assert place.parser == folder / PARSER / "parsing_bisenet.safetensors"
-    assert place.faces == folder / PACK / PACK
+    assert place.faces.place == folder / PACK / PACK
     assert place.names == {"arcface": PACK, "face_parser": PARSER, "eva_clip": VISION_TOWER, "idformer": PULID}
     assert FluxEncoder(catalogued).models(FluxEncodeParams()) == {
         **{name: sha256(name.encode()) for name in (PULID, VISION_TOWER, PARSER)},
@@ -486,9 +486,9 @@ def test_the_catalogue_s_pulid_is_found_with_all_it_needs(catalogued: Shelf) -> 
 def test_an_own_model_may_use_the_catalogue_s_antelopev2(catalogued: Shelf) -> None:
     tiny.write(catalogued.folder / OWN)
     place = place_of(catalogued, params(encoder="antelopev2"))
-    assert place.faces == catalogued.folder / PACK / PACK
+    assert place.faces.place == catalogued.folder / PACK / PACK
     assert place.digests.keys() == {OWN, f"{PACK}/{DETECTOR}", f"{PACK}/{RECOGNISER}"}
-    assert place_of(catalogued, params()).faces == catalogued.folder / OWN / PACK
+    assert place_of(catalogued, params()).faces.place == catalogued.folder / OWN / PACK
 
 
 def test_a_missing_file_is_named_with_the_command_that_brings_it(catalogued: Shelf) -> None:

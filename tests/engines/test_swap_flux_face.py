@@ -20,11 +20,11 @@ from shared.models.shelf import Shelf
 from shared.vision.codec import Image, decode
 from shared.vision.networks import tiny_restorer, tiny_swapper
 from shared.vision.networks.antelope import DETECTOR
-from shared.vision.networks.insight import BUFFALO_L, Insight, InsightFace, open_app
+from shared.vision.networks.insight import BUFFALO_L, InsightFace
 from shared.vision.networks.parsing import FaceParser
 from shared.vision.networks.tiny_faces import Graph
 from shared.worker.operation import Outcome, Work
-from tests.engines.swap_models import PACK, SIX, SWAPPER, crowd, engine, params, run, write
+from tests.engines.swap_models import PACK, SIX, SWAPPER, crowd, engine, opened, params, run, write
 from tests.engines.synthetic_antelope import ASTRONAUT_POINTS, marked_astronaut, write_antelope
 from tests.photos import astronaut, coffee, hopper, inset, png
 
@@ -131,7 +131,7 @@ def test_the_face_that_the_caller_picked_is_given(
 def test_picks_are_of_the_first_subject_s_photos(tmp_path: Path) -> None:
     """Of the others' the largest face is given."""
     write(tmp_path, TWO)
-    insight = Insight(open_app(tmp_path / PACK, "cpu", BUFFALO_L, attributes=True))
+    insight = opened(tmp_path / PACK)
     largest, left = (face.embedding for face in insight.find(side_by_side(BLUE, RED)))
     group = (png(side_by_side(BLUE, RED)),) * 2
     first, second = subjects_of({"photos": group, "photos_3": group}, (1, None), insight, 0.5)
@@ -255,7 +255,7 @@ def test_a_picture_without_a_face_passes_byte_for_byte_and_says_so(tmp_path: Pat
 
 
 def test_several_photos_are_the_mean_of_their_raw_descriptions(models: Path) -> None:
-    insight = Insight(open_app(models / PACK, "cpu", BUFFALO_L, attributes=True))
+    insight = opened(models / PACK)
     found = [insight.find(photo)[0].embedding for photo in (astronaut(), hopper())]
     subject = subject_of("photos", [png(astronaut()), png(hopper())], (None, None), insight, 0.5)
     assert subject.embedding == pytest.approx(np.mean(found, axis=0), abs=1e-6)
@@ -394,7 +394,7 @@ def test_networks_are_loaded_once_and_named_as_they_are_borrowed(models: Path) -
     flux = FluxFace(models, "cpu", home)
     for _ in range(2):
         run(flux, crowd(), [astronaut()], masks=("insightface", "occlusion"))
-    assert home.figures().loads == 3
+    assert home.figures().loads == 4
     assert home.on_device() == flux.resident_keys(params(masks=("insightface", "occlusion")))
     assert flux.resident_keys(params()) < home.on_device()
 

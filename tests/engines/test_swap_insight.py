@@ -10,6 +10,7 @@ import pytest
 
 from shared.contracts.errors import Permanent
 from shared.models.residency import Budget, Residency
+from shared.models.shelf import Shelf
 from shared.vision.networks import tiny_swapper
 from shared.vision.networks.insight import (
     ANTELOPEV2,
@@ -18,13 +19,13 @@ from shared.vision.networks.insight import (
     InsightFace,
     Pack,
     distinct,
-    insight_key,
-    insight_resident,
     locate,
     open_app,
+    open_guesser,
     own_pack,
 )
-from tests.engines.swap_models import SIX, crowd
+from shared.vision.networks.packs import pack_named
+from tests.engines.swap_models import SIX, crowd, opened
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +37,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_face_is_found_with_sex_and_age(folder: Path) -> None:
     """Of six people in a photo; the tiny pack takes who is more red than blue for a woman, and all for forty."""
-    faces = Insight(open_app(folder, "cpu", BUFFALO_L, attributes=True)).find(crowd())
+    faces = opened(folder).find(crowd())
     assert len(faces) == 6
     assert [face.area for face in faces] == sorted((face.area for face in faces), reverse=True)
     assert {face.age for face in faces} == {40}
     assert all(face.gender in {"female", "male"} for face in faces)
     blue = np.ascontiguousarray(crowd()[:, :, ::-1])
-    turned = Insight(open_app(folder, "cpu", BUFFALO_L, attributes=True)).find(blue)
+    turned = opened(folder).find(blue)
     assert [face.gender for face in turned] != [face.gender for face in faces]
 
 
@@ -77,7 +78,7 @@ def test_what_is_no_number_is_an_error_and_not_a_photo_without_a_face(tmp_path: 
     told.graph.initializer.append(onnx.numpy_helper.from_array(np.array(np.nan, np.float32), "none"))
     told.graph.node.append(onnx.helper.make_node("Add", [f"{name} once", "none"], [name]))
     onnx.save(told, tmp_path / file)
-    finder = Insight(open_app(tmp_path, "cpu", BUFFALO_L, attributes=True))
+    finder = opened(tmp_path)
     with pytest.raises(Permanent, match="gave what is no number"):
         finder.find(crowd())
 
@@ -90,13 +91,28 @@ def test_a_detector_is_opened_once_for_all_the_sizes_that_it_looks_at(tmp_path: 
 
 
 def test_a_pack_is_lent_by_a_residency(folder: Path) -> None:
+    """Detector and recogniser once, whether sex and age are guessed beside or not; and what guesses them."""
     home = Residency(Budget(10**9, 10**9))
-    key = insight_key(folder, "cpu")
-    for _ in range(2):
-        with home.use(key, lambda: insight_resident(folder, BUFFALO_L, "cpu")) as slot:
-            assert len(slot.it.find(crowd())) == 6
-    assert home.figures().loads == 1
+    for guesses in (True, False, True):
+        pack = pack_named(Shelf(folder.parent), folder.name, attributes=guesses)
+        with pack.borrowed("cpu", home) as finder:
+            assert {face.age for face in finder.find(crowd())} == {40 if guesses else None}
+        assert pack.keys("cpu") <= home.on_device()
+    assert home.on_device() == pack.keys("cpu")
+    assert home.figures().loads == 2
     assert home.figures().device_bytes == sum((folder / file).stat().st_size for file in BUFFALO_L.files(True))
+
+
+def test_what_guesses_sex_and_age_is_no_other_model(tmp_path: Path) -> None:
+    tiny_swapper.write_pack(tmp_path)
+    (tmp_path / BUFFALO_L.attributes).write_bytes((tmp_path / BUFFALO_L.recogniser).read_bytes())
+    with pytest.raises(
+        Permanent, match=r"genderage\.onnx is a model for recognition, where it is to guess sex and age"
+    ):
+        open_guesser(tmp_path, "cpu", BUFFALO_L)
+    (tmp_path / BUFFALO_L.attributes).write_bytes(b"no model")
+    with pytest.raises(Permanent, match=r"holds no buffalo_l that insightface can load .*models verify buffalo_l"):
+        open_guesser(tmp_path, "cpu", BUFFALO_L)
 
 
 class Disturbed:
@@ -110,7 +126,8 @@ class Disturbed:
         self.prepared = threading.Event()
 
     def ask(self, score: float) -> None:
-        self.finder.find(np.zeros((8, 8, 3), np.uint8), min_score=score)
+        finder = self.finder.guessing(None) if score == 0.3 else self.finder
+        finder.find(np.zeros((8, 8, 3), np.uint8), min_score=score)
 
     def prepare(self, ctx_id: int, det_thresh: float, det_size: tuple[int, int]) -> None:
         assert (ctx_id, det_size[0]) == (0, det_size[1])
@@ -128,7 +145,10 @@ class Disturbed:
 
 
 def test_threads_that_share_a_pack_take_turns() -> None:
-    """A Residency lends one object to all who ask, and its detector keeps the bounds of whoever came last."""
+    """A Residency lends one object to all who ask, and its detector keeps the bounds of whoever came last.
+
+    Also where one of them has sex and age guessed beside.
+    """
     app = Disturbed()
     app.ask(0.5)
     app.other.join()

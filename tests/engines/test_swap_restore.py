@@ -16,8 +16,8 @@ from services.swap.swapping.subjects import Subject
 from services.swap.swapping.swapper import open_swapper
 from shared.vision.codec import Image
 from shared.vision.networks import tiny_swapper
-from shared.vision.networks.insight import BUFFALO_L, Insight, InsightFace, open_app
-from tests.engines.swap_models import PACK, SIX, SWAPPER, crowd, params, write
+from shared.vision.networks.insight import Insight, InsightFace
+from tests.engines.swap_models import PACK, SIX, SWAPPER, crowd, opened, params, write
 from tests.photos import astronaut
 
 
@@ -43,7 +43,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def insight(models: Path) -> Insight:
-    return Insight(open_app(models / PACK, "cpu", BUFFALO_L, attributes=True))
+    return opened(models / PACK)
 
 
 def face(x: float, y: float, width: float, height: float) -> InsightFace:

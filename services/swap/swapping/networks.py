@@ -3,39 +3,27 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from services.swap.stage import FluxFaceParams
 from services.swap.swapping.swapper import Swapper, open_swapper
-from shared.models.catalogue import load_models
 from shared.models.onnx import OnnxResident, open_session
 from shared.models.residency import Residency
 from shared.models.shelf import Shelf
 from shared.models.single import Single, single
-from shared.vision.networks.insight import (
-    PACKS,
-    Insight,
-    Pack,
-    insight_key,
-    insight_resident,
-    locate,
-    own_pack,
-)
+from shared.vision.networks.packs import Packed, pack_named
 from shared.vision.networks.parsing import parser_key, parser_resident
 from shared.vision.networks.restorer import Restorer, restorer_key, restorer_resident
-from shared.vision.weights import sha256_of
 
 
 @dataclass(frozen=True)
 class Place:
     """Where the networks of a step lie. Those that it does not use are None."""
 
-    pack: Pack
-    faces: Path
-    """Folder of the pack's files."""
+    faces: Packed
+    """What finds and describes them, and guesses sex and age."""
     swapper: Single
     parser: Single | None
     occluder: Single | None
@@ -67,24 +55,14 @@ def place_of(shelf: Shelf, params: FluxFaceParams) -> Place:
     parser = single(shelf, params.parser, ".safetensors", "parser") if "parsed" in params.masks else None
     occluder = single(shelf, params.occluder, ".onnx", "occluder") if "occlusion" in params.masks else None
     restorer = single(shelf, params.restorer, ".safetensors", "restorer") if params.restorer != "none" else None
-    pack, faces = _pack(shelf, params.encoder)
-    digests = {f"{pack.name}/{file}": sha256_of(faces / file) for file in pack.files(attributes=True)}
-    digests |= {one.name: one.digest for one in (swapper, parser, occluder, restorer) if one is not None}
-    return Place(pack, faces, swapper, parser, occluder, restorer, digests)
-
-
-def _pack(shelf: Shelf, name: str) -> tuple[Pack, Path]:
-    """A pack, and the folder of its files."""
-    known = load_models().named(name)
-    proper = name if known is None else known.name
-    if proper in PACKS:
-        return PACKS[proper], locate(shelf.folder / proper, PACKS[proper], attributes=True)
-    return own_pack(shelf.folder / proper, proper), shelf.folder / proper
+    faces = pack_named(shelf, params.encoder, attributes=True)
+    others = {one.name: one.digest for one in (swapper, parser, occluder, restorer) if one is not None}
+    return Place(faces, swapper, parser, occluder, restorer, {**faces.digests, **others})
 
 
 def keys_of(place: Place, device: str) -> frozenset[str]:
-    """What `finder` and `borrowed` borrow, as the Residency names it."""
-    keys = {insight_key(place.faces, device), _key(place.swapper, device)}
+    """What `borrowed` borrows, and what finds faces, as the Residency names it."""
+    keys = {*place.faces.keys(device), _key(place.swapper, device)}
     keys |= {parser_key(place.parser.path, device)} if place.parser is not None else set()
     keys |= {_key(place.occluder, device)} if place.occluder is not None else set()
     keys |= {restorer_key(place.restorer.path, device)} if place.restorer is not None else set()
@@ -92,21 +70,8 @@ def keys_of(place: Place, device: str) -> frozenset[str]:
 
 
 @contextmanager
-def finder(place: Place, device: str, residency: Residency) -> Iterator[Insight]:
-    """What finds and describes faces, until the block ends.
-
-    Raises:
-        Permanent: a file is not what it should be.
-        ResourceExhausted: it does not fit.
-    """
-    key = insight_key(place.faces, device)
-    with residency.use(key, lambda: insight_resident(place.faces, place.pack, device)) as slot:
-        yield slot.it
-
-
-@contextmanager
 def borrowed(place: Place, device: str, residency: Residency) -> Iterator[Networks]:
-    """The others, until the block ends.
+    """All but what finds faces, until the block ends.
 
     Raises:
         Permanent: a file is not what it should be.

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from insightface.app import FaceAnalysis
+from insightface.model_zoo import get_model
 from numpy.typing import NDArray
 
-from shared.contracts.errors import Permanent
+from shared.contracts.errors import DoctorGenError, Permanent
 from shared.models.device import check_providers
 from shared.models.onnx import Finite, OnnxResident, provider_of, unopened
 from shared.vision.boxes import Box
@@ -79,12 +80,19 @@ class Insight:
     2018, "ArcFace".
 
     Args:
-        app: insightface's FaceAnalysis, with detection and recognition; None before there is one.
+        app: insightface's FaceAnalysis, with detection and recognition.
+        guesser: insightface's model of sex and age; nothing is guessed where None.
+        turn: held by whoever uses `app`; one of its own where None.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, guesser: Any = None, turn: "threading.Lock | None" = None) -> None:
         self.app = app
-        self._turn = threading.Lock()
+        self._guesser = guesser
+        self._turn = turn or threading.Lock()
+
+    def guessing(self, guesser: Any) -> "Insight":
+        """The same detector and recogniser, taking turns with this one, and sex and age guessed beside."""
+        return Insight(self.app, guesser, self._turn)
 
     def find(
         self, image: Image, det_size: int = 640, min_det_size: int = 320, min_score: float = 0.5
@@ -120,25 +128,37 @@ class Insight:
             warnings.filterwarnings("ignore", "`estimate` is deprecated", FutureWarning)  # in insightface
             self.app.prepare(ctx_id=0, det_thresh=min_score, det_size=(size, size))
             found: list[Any] = self.app.get(bgr)
+            for face in found if self._guesser is not None else ():
+                self._guesser.get(bgr, face)
             return found
 
 
-def insight_key(place: Path, device: str, attributes: bool = True) -> str:
+def insight_key(place: Path, device: str) -> str:
     """What a Residency knows `insight_resident` by."""
-    return f"{place} {'with' if attributes else 'without'} sex and age on {device}"
+    return f"{place} on {device}"
 
 
-def insight_resident(place: Path, pack: Pack, device: str, attributes: bool = True) -> OnnxResident[Insight]:
-    """Detector, recogniser and, unless told otherwise, guesser of sex and age, as a Resident that lends a Slot.
+def insight_resident(place: Path, pack: Pack, device: str) -> OnnxResident[Insight]:
+    """Detector and recogniser as a Resident that lends a Slot: one for all who ask, whatever they guess beside.
 
     Args:
         place: the folder of the files, as `locate` finds it.
         pack: their names.
         device: `cpu`, `cuda` or `cuda:<index>`.
-        attributes: whether sex and age are guessed.
     """
-    files = [place / file for file in pack.files(attributes)]
-    return OnnxResident(f"{pack.name} of {place}", files, lambda: Insight(open_app(place, device, pack, attributes)))
+    files = [place / file for file in pack.files(attributes=False)]
+    return OnnxResident(f"{pack.name} of {place}", files, lambda: Insight(open_app(place, device, pack)))
+
+
+def guesser_key(place: Path, pack: Pack, device: str) -> str:
+    """What a Residency knows `guesser_resident` by."""
+    return f"{place / pack.attributes} on {device}"
+
+
+def guesser_resident(place: Path, pack: Pack, device: str) -> OnnxResident[Any]:
+    """What guesses sex and age, for `Insight.guessing`. The arguments are `insight_resident`'s."""
+    name = f"{pack.attributes} of {pack.name} of {place}"
+    return OnnxResident(name, [place / pack.attributes], lambda: open_guesser(place, device, pack))
 
 
 def locate(folder: Path, pack: Pack, attributes: bool = False) -> Path:
@@ -175,21 +195,20 @@ def own_pack(folder: Path, name: str, attributes: bool = True) -> Pack:
     raise Permanent(f"{folder} holds no pack of InsightFace. It is to hold {known}.")
 
 
-def open_app(place: Path, device: str, pack: Pack, attributes: bool = False) -> Any:
-    """The FaceAnalysis of the models in a folder; nothing is downloaded.
+def open_app(place: Path, device: str, pack: Pack) -> Any:
+    """The FaceAnalysis of a pack's detector and recogniser; nothing is downloaded.
 
     Args:
         place: the folder of the ONNX files.
-        device: `cpu`, `cuda` or `cuda:<index>`; all models run there, or none.
+        device: `cpu`, `cuda` or `cuda:<index>`; both models run there, or none.
         pack: the files' names.
-        attributes: whether sex and age are guessed.
 
     Raises:
         Permanent: a file is no ONNX model, or onnxruntime cannot use the device.
         ResourceExhausted, DevicePoisoned: as `shared.models.onnx.unopened`.
     """
     provider, providers = provider_of(device)
-    wanted = [FINDS, DESCRIBES, *([GUESSES] if attributes else [])]
+    wanted = [FINDS, DESCRIBES]
     try:
         app = FaceAnalysis(
             name=str(place),
@@ -199,19 +218,45 @@ def open_app(place: Path, device: str, pack: Pack, attributes: bool = False) -> 
             static_shape_sessions=False,  # else the detector is opened again, and kept, for each size that it looks at
         )
     except Exception as error:  # onnxruntime's errors have no common root
-        wrong = f"{place} holds no {pack.name} that insightface can load"
-        mend = f"`doctorgen models verify {pack.name}` says which file is wrong."
-        raise unopened(place, error, wrong, mend) from error
+        raise _not_loaded(place, pack, error) from error
     if app.models.keys() != set(wanted):
         raise Permanent(
             f"{place} holds models for {', '.join(app.models)}, where {pack.detector} finds and {pack.recogniser} "
-            f"recognises faces{f' and {pack.attributes} guesses sex and age' if attributes else ''}. "
-            f"`doctorgen models download {pack.name}` brings them."
+            f"recognises faces. `doctorgen models download {pack.name}` brings them."
         )
     check_sessions(app, provider)
     for task, model in app.models.items():
         model.session = Finite(model.session, f"{place}, which does {task},")
     return app
+
+
+def open_guesser(place: Path, device: str, pack: Pack) -> Any:
+    """What a pack guesses sex and age with, as insightface's model. The arguments are `open_app`'s.
+
+    Raises:
+        Permanent: the file is no such model, or onnxruntime cannot use the device.
+        ResourceExhausted, DevicePoisoned: as `shared.models.onnx.unopened`.
+    """
+    provider, providers = provider_of(device)
+    path = place / pack.attributes
+    try:
+        model = get_model(str(path), providers=providers)
+    except Exception as error:  # as above
+        raise _not_loaded(place, pack, error) from error
+    task = getattr(model, "taskname", "nothing that insightface knows")
+    if task != GUESSES:
+        raise Permanent(
+            f"{path} is a model for {task}, where it is to guess sex and age. "
+            f"`doctorgen models download {pack.name}` brings it."
+        )
+    check_providers(model.session.get_providers(), provider)
+    model.session = Finite(model.session, f"{path}, which guesses sex and age,")
+    return model
+
+
+def _not_loaded(place: Path, pack: Pack, error: Exception) -> DoctorGenError:
+    wrong = f"{place} holds no {pack.name} that insightface can load"
+    return unopened(place, error, wrong, f"`doctorgen models verify {pack.name}` says which file is wrong.")
 
 
 def check_sessions(app: Any, provider: str) -> None:
