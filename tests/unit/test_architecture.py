@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ class Import:
         return f"{self.module} imports {self.target}"
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for package in OURS:
@@ -64,9 +66,17 @@ def modules() -> dict[str, Path]:
     return found
 
 
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All of a module but its expressions, which hold no import and make up most of it."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            yield child
+            yield from statements(child)
+
+
 def imports_of(module: str, path: Path) -> Iterator[Import]:
     """Every import, those inside functions and under TYPE_CHECKING too."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in statements(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(module, alias.name)
@@ -77,8 +87,10 @@ def imports_of(module: str, path: Path) -> Iterator[Import]:
                 yield Import(module, f"{node.module}.{alias.name}")
 
 
-MODULES = modules()
-IMPORTS = [found for module, path in MODULES.items() for found in imports_of(module, path)]
+@cache
+def imports() -> list[Import]:
+    """Read when the first test asks, not by every process that collects the tests."""
+    return [found for module, path in modules().items() for found in imports_of(module, path)]
 
 
 def is_under(name: str, package: str) -> bool:
@@ -87,16 +99,16 @@ def is_under(name: str, package: str) -> bool:
 
 def test_the_walk_finds_the_whole_house() -> None:
     """Guards the other tests against looking at nothing."""
-    assert {f"services.{stage}.stage" for stage in STAGES} <= MODULES.keys()
-    assert {"shared.contracts.request", "doctor_image_gen.stack"} <= MODULES.keys()
-    assert Import("doctor_image_gen", "doctor_image_gen.generator.DoctorImageGenerator") in IMPORTS
-    assert any(is_under(found.target, "mediapipe") for found in IMPORTS)
+    assert {f"services.{stage}.stage" for stage in STAGES} <= modules().keys()
+    assert {"shared.contracts.request", "doctor_image_gen.stack"} <= modules().keys()
+    assert Import("doctor_image_gen", "doctor_image_gen.generator.DoctorImageGenerator") in imports()
+    assert any(is_under(found.target, "mediapipe") for found in imports())
 
 
 def test_contracts_import_nothing_else_of_ours() -> None:
     assert [
         str(found)
-        for found in IMPORTS
+        for found in imports()
         if is_under(found.module, "shared.contracts")
         and any(is_under(found.target, package) for package in OURS)
         and not is_under(found.target, "shared.contracts")
@@ -107,7 +119,7 @@ def test_contracts_do_no_input_or_output() -> None:
     doors = ("os", "io", "pathlib", "socket", "subprocess", "tempfile", "urllib", "logging", "yaml", "sqlalchemy")
     assert [
         str(found)
-        for found in IMPORTS
+        for found in imports()
         if is_under(found.module, "shared.contracts")
         and any(is_under(found.target, door) for door in doors)
         and found.module != "shared.contracts.schemas"  # writes the JSON Schemas into docs/
@@ -117,7 +129,7 @@ def test_contracts_do_no_input_or_output() -> None:
 def test_shared_imports_neither_services_nor_the_face() -> None:
     assert [
         str(found)
-        for found in IMPORTS
+        for found in imports()
         if is_under(found.module, "shared")
         and (is_under(found.target, "services") or is_under(found.target, "doctor_image_gen"))
     ] == []
@@ -129,7 +141,7 @@ def test_a_service_imports_no_other_service_and_not_the_face() -> None:
 
     assert [
         str(found)
-        for found in IMPORTS
+        for found in imports()
         if is_under(found.module, "services")
         and (
             is_under(found.target, "doctor_image_gen")
@@ -141,7 +153,7 @@ def test_a_service_imports_no_other_service_and_not_the_face() -> None:
 def test_heavy_libraries_stay_with_the_engines() -> None:
     assert [
         str(found)
-        for found in IMPORTS
+        for found in imports()
         if found.target.split(".")[0] in HEAVY
         and not any(is_under(found.module, side) for side in ENGINE_SIDE)
         and found.module != "doctor_image_gen.demo"  # takes its photo from scikit-image
@@ -156,10 +168,10 @@ def test_nobody_imports_an_engine_but_its_own_stage() -> None:
         for operation in stage.operations
         for spec in operation.engines.values()
     }
-    assert engines <= MODULES.keys()
+    assert engines <= modules().keys()
     assert [
         str(found)
-        for found in IMPORTS
+        for found in imports()
         if any(is_under(found.target, engine) for engine in engines)
         and found.module.split(".")[:2] != found.target.split(".")[:2]
     ] == []
@@ -168,7 +180,7 @@ def test_nobody_imports_an_engine_but_its_own_stage() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_reads_as_all_stages_do(stage: str) -> None:
     """`stage.py` says what it can do, `__main__.py` runs it."""
-    assert {f"services.{stage}.stage", f"services.{stage}.__main__"} <= MODULES.keys()
+    assert {f"services.{stage}.stage", f"services.{stage}.__main__"} <= modules().keys()
     assert STAGES[stage].name == stage
 
 

@@ -3,11 +3,11 @@
 import math
 import subprocess
 import sys
+from functools import cache
 from typing import get_args
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from shared.contracts.errors import InvalidInput
 from shared.flux.schedules import SCHEDULERS, DiffusersScheduler, Scheduler, diffusers_sigmas, shift_for, sigmas
@@ -39,11 +39,19 @@ def exponential(first: float, last: float, count: int) -> list[float]:
     return [math.exp(logarithm) for logarithm in evenly(math.log(first), math.log(last), count)]
 
 
+@cache
+def quantile(share: float) -> float:
+    """Of the beta distribution. `scipy.stats` takes a second to import, in every process that collects the tests."""
+    from scipy import stats
+
+    return float(stats.beta.ppf(share, 0.6, 0.6))
+
+
 def comfy_beta(count: int, mu: float) -> list[float]:
     kept: list[float] = []
     previous = -1
-    for share in stats.beta.ppf([1.0 - step / count for step in range(count)], 0.6, 0.6):
-        index = round(float(share) * 9999)
+    for step in range(count):
+        index = round(quantile(1.0 - step / count) * 9999)
         if index != previous:
             kept.append(tabled(mu, index))
         previous = index
@@ -73,9 +81,7 @@ def diffusers(scheduler: str, steps: int, strength: float, mu: float) -> list[fl
         "default": lambda: plain,
         "karras": lambda: karras(first, last, steps),
         "exponential": lambda: exponential(first, last, steps),
-        "beta": lambda: [
-            last + float(stats.beta.ppf(1.0 - step / (steps - 1), 0.6, 0.6)) * (first - last) for step in range(steps)
-        ],
+        "beta": lambda: [last + quantile(1.0 - step / (steps - 1)) * (first - last) for step in range(steps)],
     }[scheduler]()
     return [*values[int(steps - min(steps * strength, steps)) :], 0.0]
 
