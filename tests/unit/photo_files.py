@@ -14,8 +14,9 @@ def picture(width: int = 600, height: int = 520, mode: str = "RGB") -> Image.Ima
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """A PNG is packed fast rather than well: how small its file is concerns nobody."""
     out = BytesIO()
-    image.save(out, kind, **options)
+    image.save(out, kind, **({"compress_level": 1} if kind == "PNG" else {}), **options)
     return out.getvalue()
 
 

@@ -40,7 +40,7 @@ def refusal(data: bytes, name: str | None = None, limits: PhotoLimits = LIMITS) 
     ("kind", "name"), [("GIF", "a GIF"), ("BMP", "a BMP"), ("TIFF", "a TIFF"), ("WEBP", "a WebP"), ("AVIF", "an AVIF")]
 )
 def test_another_picture_type_is_named(kind: str, name: str) -> None:
-    error = refusal(encoded(picture(), kind))
+    error = refusal(encoded(picture(64, 64), kind))
     assert str(error) == (
         f"photos[0]: the file is {name}, not a JPEG or PNG. Export the photo as JPEG or PNG and send that."
     )
@@ -60,7 +60,7 @@ def test_what_is_no_picture_we_take_is_named(data: bytes, found: str) -> None:
 
 
 def test_a_gif_named_jpg_is_told_as_a_gif() -> None:
-    assert "the file is a GIF" in refusal(encoded(picture(), "GIF"), "me.jpg").found
+    assert "the file is a GIF" in refusal(encoded(picture(64, 64), "GIF"), "me.jpg").found
 
 
 @pytest.mark.parametrize(
