@@ -12,6 +12,7 @@ from shared.models.device import check_providers
 from shared.models.residency import Smaller
 from shared.worker.errors import classify
 
+onnxruntime.set_default_logger_severity(3)  # errors: it warns of each node that a GPU's provider leaves to the CPU
 onnxruntime.disable_telemetry_events()  # official builds may report sessions; a worker tells its owner alone
 
 CUDA = "CUDAExecutionProvider"

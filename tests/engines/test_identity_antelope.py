@@ -11,8 +11,8 @@ import pytest
 from shared.contracts.errors import Permanent
 from shared.models.onnx import CPU, CUDA
 from shared.vision.codec import Image
+from shared.vision.networks import insight
 from shared.vision.networks.antelope import DETECTOR, RECOGNISER, Antelope, locate, open_antelope
-from shared.vision.networks.insight import check_sessions
 from tests.engines.synthetic_antelope import (
     ASTRONAUT_BOX,
     ASTRONAUT_POINTS,
@@ -136,7 +136,7 @@ def test_an_empty_place_names_both_files(tmp_path: Path) -> None:
 def test_a_damaged_file_is_said(tmp_path: Path) -> None:
     write_antelope(tmp_path / "antelopev2")
     (tmp_path / "antelopev2" / RECOGNISER).write_bytes(b"no model")
-    with pytest.raises(Permanent, match="holds no antelopev2 that insightface can load"):
+    with pytest.raises(Permanent, match=f"{RECOGNISER} is no model that insightface can load"):
         open_antelope(tmp_path / "antelopev2")
 
 
@@ -145,7 +145,7 @@ def test_a_file_of_another_kind_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "antelopev2"
     write_antelope(folder)
     (folder / RECOGNISER).write_bytes((folder / DETECTOR).read_bytes())
-    with pytest.raises(Permanent, match="holds models for detection, where"):
+    with pytest.raises(Permanent, match=f"{RECOGNISER} is a model for detection, where one for recognition is wanted"):
         open_antelope(folder)
 
 
@@ -160,14 +160,18 @@ def test_cuda_that_onnxruntime_was_not_built_for_is_an_error(tmp_path: Path) -> 
         open_antelope(tmp_path / "antelopev2", device="cuda")
 
 
-def test_cuda_that_a_session_fell_back_from_is_an_error() -> None:
+def test_cuda_that_a_session_fell_back_from_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """onnxruntime-gpu on a machine without a usable GPU claims CUDA, and each session runs on the CPU."""
-    app = SimpleNamespace(
-        models={
-            "detection": SimpleNamespace(session=SimpleNamespace(get_providers=lambda: [CUDA, CPU])),
-            "recognition": SimpleNamespace(session=SimpleNamespace(get_providers=lambda: [CPU])),
-        }
-    )
-    check_sessions(app, CPU)
+    write_antelope(tmp_path / "antelopev2")
+    monkeypatch.setattr(insight, "provider_of", lambda _: (CUDA, [CPU]))
     with pytest.raises(Permanent, match=f"was to run with {CUDA} and runs with {CPU}"):
-        check_sessions(app, CUDA)
+        open_antelope(tmp_path / "antelopev2", device="cuda")
+
+
+def test_nothing_is_opened_that_is_not_used(tmp_path: Path) -> None:
+    """The published pack holds landmarks, too, of 144 MB; and what else lies beside is no other pack's detector."""
+    folder = tmp_path / "antelopev2"
+    write_antelope(folder)
+    for name in ("1k3d68.onnx", "a_detector.onnx"):
+        (folder / name).write_bytes(b"no model")
+    assert len(open_antelope(folder).find(marked_astronaut())) == 1

@@ -39,7 +39,7 @@ def test_a_lack_of_room_is_no_fault_of_the_model(
 ) -> None:
     """Of a model, and of a pack of them; only what is wrong for ever is told to be verified."""
     monkeypatch.setattr(onnxruntime, "InferenceSession", failing(said))
-    monkeypatch.setattr(insight, "FaceAnalysis", failing(said))
+    monkeypatch.setattr(insight, "get_model", failing(said))
     ways: tuple[Callable[[], Any], ...] = (
         lambda: open_session(tmp_path / "hands/hands.onnx", "cpu"),
         lambda: open_app(tmp_path, "cpu", BUFFALO_L),

@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from insightface.app import FaceAnalysis
 
 from shared.contracts.errors import Permanent
+from shared.models.onnx import CPU
 from shared.models.residency import Budget, Residency
 from shared.models.shelf import Shelf
 from shared.vision.networks import tiny_swapper
 from shared.vision.networks.insight import (
     ANTELOPEV2,
     BUFFALO_L,
+    GENDERS,
     Insight,
     InsightFace,
     Pack,
@@ -45,6 +48,21 @@ def test_each_face_is_found_with_sex_and_age(folder: Path) -> None:
     blue = np.ascontiguousarray(crowd()[:, :, ::-1])
     turned = opened(folder).find(blue)
     assert [face.gender for face in turned] != [face.gender for face in faces]
+
+
+def test_a_pack_says_what_insightface_s_own_class_says(folder: Path) -> None:
+    """Which would open every file of the folder."""
+    own = FaceAnalysis(name=str(folder), root=str(folder.parent), providers=[CPU])
+    own.prepare(ctx_id=0, det_thresh=0.5, det_size=(640, 640))
+    wanted = own.get(np.ascontiguousarray(crowd()[:, :, ::-1]))
+    found = opened(folder).find(crowd())
+    assert len(found) == len(wanted) == 6
+    for same in wanted:
+        (face,) = (one for one in found if np.array_equal(one.points, same.kps))
+        assert face.box[:2] == tuple(same.bbox[:2])
+        assert np.array_equal(face.embedding, same.embedding)
+        assert (face.score, face.age) == (same.det_score, same.age)
+        assert face.gender == GENDERS[same.gender]
 
 
 def test_without_attributes_sex_and_age_are_not_told(folder: Path) -> None:
@@ -87,7 +105,7 @@ def test_a_detector_is_opened_once_for_all_the_sizes_that_it_looks_at(tmp_path: 
     tiny_swapper.write_pack(tmp_path, ())
     app = open_app(tmp_path, "cpu", BUFFALO_L)
     assert Insight(app).find(crowd()) == ()
-    assert len(set(map(id, app.det_model.resolution_sessions.values()))) == 1
+    assert len(set(map(id, app.detector.resolution_sessions.values()))) == 1
 
 
 def test_a_pack_is_lent_by_a_residency(folder: Path) -> None:
@@ -106,12 +124,12 @@ def test_a_pack_is_lent_by_a_residency(folder: Path) -> None:
 def test_what_guesses_sex_and_age_is_no_other_model(tmp_path: Path) -> None:
     tiny_swapper.write_pack(tmp_path)
     (tmp_path / BUFFALO_L.attributes).write_bytes((tmp_path / BUFFALO_L.recogniser).read_bytes())
-    with pytest.raises(
-        Permanent, match=r"genderage\.onnx is a model for recognition, where it is to guess sex and age"
-    ):
+    with pytest.raises(Permanent, match=r"genderage\.onnx is a model for recognition, where one for genderage"):
         open_guesser(tmp_path, "cpu", BUFFALO_L)
     (tmp_path / BUFFALO_L.attributes).write_bytes(b"no model")
-    with pytest.raises(Permanent, match=r"holds no buffalo_l that insightface can load .*models verify buffalo_l"):
+    with pytest.raises(
+        Permanent, match=r"genderage\.onnx is no model that insightface can load .*models verify buffalo_l"
+    ):
         open_guesser(tmp_path, "cpu", BUFFALO_L)
 
 

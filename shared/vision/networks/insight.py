@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from insightface.app import FaceAnalysis
+from insightface.app.common import Face
 from insightface.model_zoo import get_model
 from numpy.typing import NDArray
 
-from shared.contracts.errors import DoctorGenError, Permanent
+from shared.contracts.errors import Permanent
 from shared.models.device import check_providers
 from shared.models.onnx import Finite, OnnxResident, provider_of, unopened
 from shared.vision.boxes import Box
@@ -80,7 +80,7 @@ class Insight:
     2018, "ArcFace".
 
     Args:
-        app: insightface's FaceAnalysis, with detection and recognition.
+        app: what `open_app` gives.
         guesser: insightface's model of sex and age; nothing is guessed where None.
         turn: held by whoever uses `app`; one of its own where None.
     """
@@ -195,8 +195,33 @@ def own_pack(folder: Path, name: str, attributes: bool = True) -> Pack:
     raise Permanent(f"{folder} holds no pack of InsightFace. It is to hold {known}.")
 
 
-def open_app(place: Path, device: str, pack: Pack) -> Any:
-    """The FaceAnalysis of a pack's detector and recogniser; nothing is downloaded.
+class App:
+    """A detector and a recogniser as insightface's FaceAnalysis runs them, which opens all the files of their folder.
+
+    Args:
+        detector: insightface's SCRFD.
+        recogniser: insightface's ArcFaceONNX.
+    """
+
+    def __init__(self, detector: Any, recogniser: Any) -> None:
+        self.detector = detector
+        self._recogniser = recogniser
+
+    def prepare(self, ctx_id: int, det_thresh: float, det_size: tuple[int, int]) -> None:
+        """As FaceAnalysis's."""
+        self.detector.prepare(ctx_id, input_size=det_size, det_thresh=det_thresh)
+
+    def get(self, bgr: Any) -> list[Any]:
+        """As FaceAnalysis's: insightface's faces, with their embeddings."""
+        boxes, points = self.detector.detect(bgr)
+        found = [Face(bbox=box[:4], kps=five, det_score=box[4]) for box, five in zip(boxes, points, strict=True)]
+        for face in found:
+            self._recogniser.get(bgr, face)
+        return found
+
+
+def open_app(place: Path, device: str, pack: Pack) -> App:
+    """A pack's detector and recogniser; nothing is downloaded.
 
     Args:
         place: the folder of the ONNX files.
@@ -204,69 +229,41 @@ def open_app(place: Path, device: str, pack: Pack) -> Any:
         pack: the files' names.
 
     Raises:
-        Permanent: a file is no ONNX model, or onnxruntime cannot use the device.
+        Permanent: a file is no such model, or onnxruntime cannot use the device.
         ResourceExhausted, DevicePoisoned: as `shared.models.onnx.unopened`.
     """
-    provider, providers = provider_of(device)
-    wanted = [FINDS, DESCRIBES]
-    try:
-        app = FaceAnalysis(
-            name=str(place),
-            root=str(place.parent),
-            allowed_modules=wanted,
-            providers=providers,
-            static_shape_sessions=False,  # else the detector is opened again, and kept, for each size that it looks at
-        )
-    except Exception as error:  # onnxruntime's errors have no common root
-        raise _not_loaded(place, pack, error) from error
-    if app.models.keys() != set(wanted):
-        raise Permanent(
-            f"{place} holds models for {', '.join(app.models)}, where {pack.detector} finds and {pack.recogniser} "
-            f"recognises faces. `doctorgen models download {pack.name}` brings them."
-        )
-    check_sessions(app, provider)
-    for task, model in app.models.items():
-        model.session = Finite(model.session, f"{place}, which does {task},")
-    return app
+    return App(
+        _opened(place / pack.detector, FINDS, device, pack.name),
+        _opened(place / pack.recogniser, DESCRIBES, device, pack.name),
+    )
 
 
 def open_guesser(place: Path, device: str, pack: Pack) -> Any:
-    """What a pack guesses sex and age with, as insightface's model. The arguments are `open_app`'s.
+    """What a pack guesses sex and age with, as insightface's model. Arguments and errors are `open_app`'s."""
+    return _opened(place / pack.attributes, GUESSES, device, pack.name)
 
-    Raises:
-        Permanent: the file is no such model, or onnxruntime cannot use the device.
-        ResourceExhausted, DevicePoisoned: as `shared.models.onnx.unopened`.
-    """
+
+def _opened(path: Path, task: str, device: str, pack: str) -> Any:
+    """The insightface model of a file."""
     provider, providers = provider_of(device)
-    path = place / pack.attributes
     try:
-        model = get_model(str(path), providers=providers)
-    except Exception as error:  # as above
-        raise _not_loaded(place, pack, error) from error
-    task = getattr(model, "taskname", "nothing that insightface knows")
-    if task != GUESSES:
-        raise Permanent(
-            f"{path} is a model for {task}, where it is to guess sex and age. "
-            f"`doctorgen models download {pack.name}` brings it."
+        model = get_model(
+            str(path),
+            providers=providers,
+            static_shape_sessions=False,  # else a detector is opened again, and kept, for each size that it looks at
         )
-    check_providers(model.session.get_providers(), provider)
-    model.session = Finite(model.session, f"{path}, which guesses sex and age,")
+    except Exception as error:  # onnxruntime's errors have no common root
+        wrong = f"{path} is no model that insightface can load"
+        raise unopened(path, error, wrong, f"`doctorgen models verify {pack}` says whether it is damaged.") from error
+    found = getattr(model, "taskname", "nothing that insightface knows")
+    if found != task:
+        raise Permanent(
+            f"{path} is a model for {found}, where one for {task} is wanted. `doctorgen models download {pack}` "
+            "brings it."
+        )
+    check_providers(model.session.get_providers(), provider)  # onnxruntime falls back to the CPU without an error
+    model.session = Finite(model.session, f"{path}, which does {task},")
     return model
-
-
-def _not_loaded(place: Path, pack: Pack, error: Exception) -> DoctorGenError:
-    wrong = f"{place} holds no {pack.name} that insightface can load"
-    return unopened(place, error, wrong, f"`doctorgen models verify {pack.name}` says which file is wrong.")
-
-
-def check_sessions(app: Any, provider: str) -> None:
-    """See that each model of `app` runs where it was told to: onnxruntime falls back to the CPU without an error.
-
-    Raises:
-        Permanent: one does not.
-    """
-    for model in app.models.values():
-        check_providers(model.session.get_providers(), provider)
 
 
 def distinct(faces: Sequence[InsightFace], apart: float = 0.2) -> tuple[InsightFace, ...]:
