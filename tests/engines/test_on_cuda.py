@@ -1,0 +1,86 @@
+"""Engines on a CUDA device without numbers (bench/counted.py): nothing is left behind on the CPU, no dtypes are mixed.
+
+What they paint is not seen here, since there is nothing to be seen.
+"""
+
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.counted import DEVICE, Memory, counted
+from bench.gpu_recipe import onnx_on_cpu
+from doctor_image_gen.cli import models
+from doctor_image_gen.recipes import find_recipe
+from services.generate.stage import STAGE as GENERATE
+from services.identity.stage import STAGE as IDENTITY
+from services.qa.stage import STAGE as QA
+from services.refine.stage import STAGE as REFINE
+from services.swap.stage import STAGE as SWAP
+from services.upscale.stage import STAGE as UPSCALE
+from shared.flux.studio import studio_of
+from shared.models.process import use_residency
+from shared.models.residency import Budget, Residency
+from shared.models.shelf import Shelf
+from shared.worker.operation import EngineSpec, Work
+from tests.photos import astronaut, png, scaled
+
+STAGES = {stage.name: stage for stage in (IDENTITY, GENERATE, SWAP, REFINE, UPSCALE, QA)}
+ROOM = Budget(10**10, 10**10)
+IN_TORCH = {"identity", "generate", "hands", "face", "face_detail", "refine", "upscale"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `doctorgen models tiny` makes."""
+    place = tmp_path_factory.mktemp("models")
+    models.tiny(Namespace(folder=str(place)))
+    return place
+
+
+@pytest.fixture
+def there() -> Iterator[Memory]:
+    with onnx_on_cpu(), counted() as memory:
+        yield memory
+
+
+def engine_of(spec: EngineSpec, folder: Path) -> Any:
+    """Told where its models lie and where it computes, whichever way it is told."""
+    module, _, name = spec.factory.partition(":")
+    make = getattr(import_module(module), name)
+    ways: Mapping[str, Any] = {
+        "studio": studio_of(folder, DEVICE),
+        "shelf": Shelf(folder),
+        "folder": folder,
+        "device": DEVICE,
+    }
+    return make(**{slot: ways[slot] for slot in signature(make).parameters if slot in ways})
+
+
+def test_every_stage_computes_on_the_device_that_it_was_told(folder: Path, there: Memory) -> None:
+    """One picture through the whole recipe. Tensors of two devices, or products of two dtypes, are errors."""
+    photo = png(scaled(astronaut(), 0.5))
+    made: dict[str, tuple[bytes, ...]] = {"request.photos": (png(astronaut()),)}
+    computed = set()
+    with use_residency(Residency(ROOM)):
+        for step in find_recipe(None, "rehearsal").steps:
+            operation = STAGES[step.operation.partition(".")[0]].operation(step.operation)
+            assert operation is not None
+            spec = operation.engines["flux"]
+            params = spec.parse({**step.params, **step.engines["flux"]}, step.name)
+            inputs = {slot: made[str(source)] for slot, source in step.inputs.items()}
+            there.restart()
+            before = there.operations
+            outcome = engine_of(spec, folder).run(Work(params, inputs, seed=7))
+            if there.operations > before:
+                computed.add(step.name)
+            # what came back is black, and in black nobody is found
+            made |= {
+                f"{step.name}.{slot}": (photo if slot == "image" else output.data,)
+                for slot, output in outcome.outputs.items()
+            }
+    assert computed == IN_TORCH
