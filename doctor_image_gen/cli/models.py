@@ -4,16 +4,19 @@ import argparse
 import json
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from pydantic import BaseModel
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from doctor_image_gen.cli.console import console, errors, print_table
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import Settings
+from doctor_image_gen.stages import OPERATIONS
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.contracts.nearest import nearest
 from shared.contracts.recipe import Recipe
@@ -24,7 +27,7 @@ from shared.models.download import check_room, check_sources
 from shared.models.download import download as bring
 from shared.models.libraries import prepare_libraries
 from shared.models.lock import forget
-from shared.models.needs import NEEDS_NONE, needs, planned
+from shared.models.needs import NEEDS_NONE, PlannedStep, needs, planned
 from shared.models.shelf import Shelf, Standing
 from shared.models.sources import fetch
 
@@ -75,7 +78,7 @@ def check(arguments: argparse.Namespace) -> int:
     settings = Settings.load()
     recipe = find_recipe(settings.user_folder, arguments.recipe)
     engine = engine_of(recipe, arguments.engine)
-    found = needs(load_models(), planned(recipe, engine))
+    found = needs(load_models(), [_with_inner_defaults(step) for step in planned(recipe, engine)])
     shelf = Shelf(settings.models_folder)
     standings = {model.name: shelf.standing(model) for model in found.models}
     lacking = [one for one in standings.values() if one.state != "ready"]
@@ -202,6 +205,26 @@ def engine_of(recipe: Recipe, wanted: str | None) -> str:
         found = f"the recipe '{recipe.name}' has no parameters for an engine '{wanted}'"
         raise InvalidInput("--engine", found, nearest(wanted, [*engines, NEEDS_NONE]))
     return wanted or free[0]
+
+
+def parsed(step: PlannedStep) -> BaseModel:
+    """The step's parameters as its engine reads them.
+
+    Raises:
+        InvalidInput: its operation has no such engine, or they are none of that engine's.
+    """
+    engines = OPERATIONS[step.operation].engines
+    if step.engine not in engines:
+        found = f"step '{step.name}', {step.operation}, has no engine '{step.engine}'"
+        raise InvalidInput("--engine", found, f"It has: {', '.join(engines)}.")
+    return engines[step.engine].parse(dict(step.params), step.name)
+
+
+def _with_inner_defaults(step: PlannedStep) -> PlannedStep:
+    """The step with the defaults within what its parameters say: a control that names no model has one."""
+    if step.engine == NEEDS_NONE:
+        return step
+    return replace(step, params=parsed(step).model_dump(mode="json", include=set(step.params)))
 
 
 def _writer(maker: str) -> Callable[[Path], None]:

@@ -8,10 +8,9 @@ from itertools import zip_longest
 from rich.table import Table
 
 from doctor_image_gen.cli.console import console, print_table
-from doctor_image_gen.cli.models import engine_of
+from doctor_image_gen.cli.models import engine_of, parsed
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import Settings
-from doctor_image_gen.stages import OPERATIONS
 from shared.contracts.errors import InvalidInput
 from shared.contracts.recipe import Recipe
 from shared.models.borrowing import Borrowing, borrowing
@@ -51,7 +50,7 @@ def to_run(recipe: Recipe, engine: str, fp8: Fp8 | None) -> Iterator[StepToRun]:
             yield StepToRun(step.name, Borrowing())
             continue
         planned = as_planned(step, does)
-        params = OPERATIONS[step.operation].engines[does].parse(dict(planned.params), step.name)
+        params = parsed(planned)
         source = step.inputs.get("identity", "").partition(".")[0]
         held = engines.get(source, NEEDS_NONE) != NEEDS_NONE
         identity = getattr(params, "identity_model", None) if held else None

@@ -224,3 +224,17 @@ def test_models_that_a_command_makes_are_told_with_that_command_alone(type_in: T
         2,
         "doctorgen: tiny-flux: it is nowhere to be downloaded. `doctorgen models tiny` makes it.\n",
     )
+
+
+def test_a_model_that_a_parameter_has_by_default_is_needed_too(type_in: Type) -> None:
+    """The pose's control names no ControlNet, and has one all the same: without its weights the job would die."""
+    said = type_in("models", "check", "portrait-posed")
+    assert "│ flux-controlnet-union-pro-2.0 " in said.out
+    assert "0 of 14 models are there; to download: ≈ 53.92 GB" in said.out
+
+
+@pytest.mark.parametrize("words", [["check", "portrait-klein"], ["plan", "portrait-klein", "--vram", "80"]])
+def test_an_engine_that_one_step_alone_has_cannot_do_the_others(type_in: Type, words: list[str]) -> None:
+    said = type_in("models", *words, "--engine", "klein")
+    assert (said.status, said.out) == (2, "")
+    assert said.err.startswith("doctorgen: --engine: step 'identity', identity.encode, has no engine 'klein'. It has: ")
