@@ -140,3 +140,12 @@ def test_an_aligned_face_is_upright(degrees: float) -> None:
     face = one(aligned_crop(image, one(image)))
     assert abs(face.roll) < 3
     assert face.eyes == pytest.approx(np.array([(187, 236), (313, 236)]), abs=12)
+
+
+def test_a_further_finder_costs_no_unpacking_and_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An embedded pipeline has four of them, and dlib takes half a second to unpack its detector."""
+    image = side_by_side(astronaut(), hopper())
+    found = finder().find(image)
+    monkeypatch.delattr("dlib.get_frontal_face_detector")
+    assert len(found) == 2
+    assert same(FaceFinder().find(image), found)
