@@ -5,6 +5,7 @@ working folder or the file that `DOCTORGEN_CONFIG` names.
 """
 
 import os
+import re
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -77,8 +78,11 @@ class WorkerSettings(BaseSettings):
         except ValidationError as error:
             raise invalid_input(error, "settings", cls) from error
         except SettingsError as error:
+            field = re.search(r'field "(\w+)"', str(error))
             raise InvalidInput(
-                "settings", f"{error} is no JSON", "Set single fields, as DOCTORGEN_STORAGE__URL does."
+                f"DOCTORGEN_{field[1].upper()}" if field else "settings",
+                "it is no JSON",
+                'Write a list as ["flux"]; of a section set single fields, as DOCTORGEN_STORAGE__URL does.',
             ) from error
         except (YAMLError, UnicodeDecodeError, OSError) as error:
             raise InvalidInput(str(config_file()), f"this is not YAML: {error}", "Mend the file.") from error
