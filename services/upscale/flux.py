@@ -21,7 +21,7 @@ from shared.models.shelf import Shelf
 from shared.vision.codec import Image, decode
 from shared.vision.networks.image_models import ImageModel, precision
 from shared.vision.networks.insight import distinct
-from shared.vision.networks.restorer import restore_faces
+from shared.vision.networks.restorer import restorable, restore_faces
 from shared.vision.output import image_output
 from shared.worker.operation import Outcome, Work
 
@@ -147,14 +147,13 @@ class FluxImage:
             return image, 0
         device = require_device(self._device, torch_facts())
         with place.finder.borrowed(device, self._lender()) as find:
-            faces = distinct(find.find(image))
-        if not faces:
+            points = [face.points for face in distinct(find.find(image)) if restorable(face.points)]
+        if not points:
             return image, 0
         network = held.enter_context(restorer(place.restorer, device, self._lender()))
-        points = [face.points for face in faces]
         weight, visibility = params.face_restorer_weight, params.face_visibility
         larger = None if tiled is None else tiled.larger
-        return restore_faces(image, points, network, weight, visibility, larger), len(faces)
+        return restore_faces(image, points, network, weight, visibility, larger), len(points)
 
     def _lender(self) -> Residency:
         return of_process() if self._residency is None else self._residency

@@ -129,6 +129,15 @@ def restorer_resident(
     )
 
 
+def restorable(points: Points) -> bool:
+    """Whether a face can be brought upright by its five key points: a detector may tell one whose points coincide."""
+    try:
+        crop_matrix(points)
+    except InvalidInput:
+        return False
+    return True
+
+
 def restore_faces(
     image: Image,
     points: Sequence[Points],
