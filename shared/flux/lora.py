@@ -23,7 +23,7 @@ from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.fp8 import opened
 
 OURS = "transformer."
-UP = ".lora_B"
+DOWN, UP = ".lora_A", ".lora_B"
 DORA = ("dora_scale", "lora_magnitude_vector")
 """What the names of its lengths contain in kohya's files and in PEFT's."""
 
@@ -50,19 +50,18 @@ def load_lora(transformer: Any, path: Path, name: str) -> None:
         raise Permanent(f"{path.name} is a DoRA adapter, whose lengths would be left out. Use a plain LoRA.")
     try:
         weights, alphas = FluxLoraLoaderMixin.lora_state_dict(stored, return_alphas=True)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, AssertionError, IndexError, NotImplementedError) as error:
         raise Permanent(f"{path.name} is no LoRA adapter that can be read ({error}). Use another version.") from error
     if header is not None and not alphas:
         weights = _scaled(weights, header, path)
     weights = {key: weight.to(transformer.dtype) for key, weight in weights.items()}
     layers = {key.partition(".lora")[0] for key in weights}
-    known = {OURS + layer for layer, _ in transformer.named_modules()}
-    strange = sorted(layers - known)
+    strange = sorted(layer for layer in layers if not _fits(transformer, layer, weights))
     if strange or not layers or not all(".lora" in key for key in weights):
         shown = ", ".join(strange[:10]) or "none at all"
         raise Permanent(
-            f"{path.name} is no LoRA adapter of this transformer alone. {len(strange)} layers that it has not: "
-            f"{shown}. Use one made for FLUX.1."
+            f"{path.name} is no LoRA adapter of this transformer alone. {len(strange)} layers that it has not, or has "
+            f"in another size, or that are not whole: {shown}. Use one made for FLUX.1."
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")  # several are what is wanted
@@ -98,6 +97,19 @@ def use_loras(transformer: Any, strengths: Mapping[str, float]) -> None:
         transformer.requires_grad_(requires_grad=False)  # PEFT makes the chosen ones trainable
     elif loaded:
         transformer.disable_lora()
+
+
+def _fits(transformer: Any, layer: str, weights: Mapping[str, Tensor]) -> bool:
+    """Whether the transformer has such a layer, and both matrices are there in its size."""
+    try:
+        module = transformer.get_submodule(layer.removeprefix(OURS))
+        size = (module.out_features, module.in_features)
+    except AttributeError:  # there is none, or none that multiplies
+        return False
+    down, up = (weights.get(f"{layer}{which}.weight") for which in (DOWN, UP))
+    if down is None and up is None:  # under older names, which are converted later
+        return layer.startswith(OURS)
+    return down is not None and up is not None and (up.shape[0], down.shape[1]) == size
 
 
 def _scaled(weights: Mapping[str, Tensor], header: str, path: Path) -> dict[str, Tensor]:

@@ -133,7 +133,7 @@ def test_weights_split_into_length_and_direction_are_refused(tmp_path: Path, nam
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"transformer.blocks.7.lora_A.weight": torch.ones(2, 32)}, path)
-    with pytest.raises(Permanent, match=r"1 layers that it has not: transformer\.blocks\.7"):
+    with pytest.raises(Permanent, match=r"1 layers that it has not, .*: transformer\.blocks\.7"):
         load_lora(tiny(), path, "other")
     save_file(adapter(1) | {"text_encoder.layer.lora_A.weight": torch.ones(2, 32)}, path)
     with pytest.raises(Permanent, match=r"text_encoder\.layer"):
@@ -141,6 +141,30 @@ def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     save_file({"conv.weight": torch.ones(2)}, path)
     with pytest.raises(Permanent, match="no LoRA adapter"):
         load_lora(tiny(), path, "other")
+
+
+QUERY, KOHYA = "transformer.transformer_blocks.0.attn.to_q", "lora_unet_single_blocks_0_linear1"
+
+
+@pytest.mark.parametrize(("weights", "said"), [
+    ({f"{QUERY}.lora_A.weight": (RANK, 48), f"{QUERY}.lora_B.weight": (48, RANK)}, "attn.to_q"),
+    ({f"{QUERY}.lora_A.weight": (RANK, 32)}, "attn.to_q"),
+    ({"transformer.transformer_blocks.0.lora_A.weight": (RANK, 32),
+      "transformer.transformer_blocks.0.lora_B.weight": (32, RANK)}, "transformer_blocks.0"),
+    ({f"{KOHYA}.lora_down.weight": (RANK, 32), f"{KOHYA}.lora_up.weight": (224, RANK)}, "no LoRA adapter"),
+])  # fmt: skip
+def test_an_adapter_of_another_size_or_in_halves_is_refused(
+    tmp_path: Path, weights: dict[str, tuple[int, int]], said: str
+) -> None:
+    path, transformer = tmp_path / "other.safetensors", tiny()
+    sound = adapter(1) if "lora_unet" not in next(iter(weights)) else {}
+    for name in [name for name in sound if name.startswith(QUERY)]:
+        del sound[name]
+    save_file(sound | {name: torch.ones(shape) for name, shape in weights.items()}, path)
+    with pytest.raises(Permanent, match=said):
+        load_lora(transformer, path, "other")
+    assert not getattr(transformer, "peft_config", {})
+    assert torch.equal(predict(transformer), predict(tiny()))
 
 
 def test_names_are_unique_and_known(tmp_path: Path) -> None:
