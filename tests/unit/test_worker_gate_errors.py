@@ -166,7 +166,7 @@ def test_a_further_attempt_that_kills_its_workers_leaves_the_best_so_far(house: 
 
 
 def test_a_store_that_is_away_when_the_attempt_ends_costs_time_and_no_picture(house: House) -> None:
-    """Even where the thread that talks is the one that ends it: of a step that hangs, of one that kills."""
+    """The worker waits, and no crash is forgotten meanwhile: the step is not run once more."""
     message = second_attempt(house)
     house.publish(message)
     for _ in range(3):
@@ -183,6 +183,31 @@ def test_a_store_that_is_away_when_the_attempt_ends_costs_time_and_no_picture(ho
     house.worker(REFINE)
     assert result_of(house.until_ended()).kept
     assert len(asked) > 3
+    assert ran.count("a") == 2
+
+
+def test_a_store_that_is_away_when_a_step_hangs_leaves_it_to_the_next_worker(house: House) -> None:
+    """This one is spent, and cannot wait."""
+    message = second_attempt(house)
+    get, away = house.store.get, [True]
+
+    def away_once(key: str) -> bytes | None:
+        if key == message.gate.record.key and away:
+            away.clear()
+            raise Transient("connection refused")
+        return get(key)
+
+    house.store.get = away_once  # type: ignore[method-assign]
+    with held():
+        house.publish(message.model_copy(update={"attempts": 2}))
+        for _ in range(2):
+            house.worker(REFINE, WorkerLimits(step_deadline_s=0.1))
+            house.until(lambda event: event.kind == "started")
+        result = result_of(house.until_ended())
+    error = broken_off(result).error
+    assert error is not None
+    assert error.kind == "StepTimedOut"
+    assert not away
 
 
 def test_where_what_is_known_of_the_attempts_is_lost_the_error_is_the_job_s(house: House) -> None:
