@@ -7,6 +7,7 @@ aligned by antelopev2's own key points and not by those of a second detector, wh
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
 from shared.flux.pulid.eva import identity_condition, prepare
 from shared.flux.pulid.fusion import Fusion, fuse
 from shared.models.device import require_device, torch_facts, wanted_device
-from shared.models.process import residency
+from shared.models.process import residency as of_process
+from shared.models.residency import Residency
 from shared.models.settings import models_folder
 from shared.models.shelf import Shelf
 from shared.vision.boxes import Box, coincide, shrunk
@@ -63,16 +65,20 @@ class Seen:
 
 
 class FluxEncoder:
-    """identity.encode with PuLID's encoders. Opens nothing before the first step that names a model.
+    """identity.encode with PuLID's encoders. Borrows them of the process's Residency. One step at a time.
 
     Args:
-        shelf: where the weights lie; the models folder of this machine where None.
-        device: `cuda`, `cuda:<index>` or `cpu`, for all four networks; as the environment says where None.
+        folder: of the models; the setting `models_dir` where None.
+        device: where all four networks compute; as the environment says where None.
+        residency: where they are borrowed; the process's where None.
     """
 
-    def __init__(self, shelf: Shelf | None = None, device: str | None = None) -> None:
-        self._shelf = shelf or Shelf(models_folder())
+    def __init__(
+        self, folder: Path | None = None, device: str | None = None, residency: Residency | None = None
+    ) -> None:
+        self._shelf = Shelf(folder or models_folder())
         self._device = device or wanted_device()
+        self._residency = residency
         self._places: dict[tuple[str, str | None], Place] = {}
 
     def models(self, params: FluxEncodeParams) -> Mapping[str, str]:
@@ -98,7 +104,7 @@ class FluxEncoder:
         picks = picks_of(params.faces, len(photos), "the largest face is meant")
         place = self._place(params)
         require_device(self._device, torch_facts())
-        with borrowed(place, self._device, residency()) as encoders:
+        with borrowed(place, self._device, self._residency or of_process()) as encoders:
             seen: list[Seen] = []
             for number, (photo, pick) in enumerate(zip(photos, picks, strict=True), start=1):
                 seen.append(look(encoders, photo, pick, params, number))

@@ -75,7 +75,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 
 @pytest.fixture(scope="module")
 def engine(shelf: Shelf) -> FluxEncoder:
-    return FluxEncoder(shelf, "cpu")
+    return FluxEncoder(shelf.folder, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -425,7 +425,7 @@ def test_nothing_is_opened_before_a_step_and_nothing_twice(shelf: Shelf) -> None
     """And the same photos give the same bytes, whatever was put out for want of room and encoded between."""
     photo = marked_astronaut()
     with use_residency(Residency(Budget(10**9, 10**9))) as fresh:
-        engine = FluxEncoder(shelf, "cpu")
+        engine = FluxEncoder(shelf.folder, "cpu")
         assert engine.models(params()) == {OWN: shelf.own_digest(OWN)}
         assert fresh.figures().loads == 0
         first = encode(engine, photo)
@@ -477,7 +477,7 @@ def test_the_catalogue_s_pulid_is_found_with_all_it_needs(catalogued: Shelf) -> 
     assert place.parser == folder / PARSER / "parsing_bisenet.safetensors"
     assert place.faces.place == folder / PACK / PACK
     assert place.names == {"arcface": PACK, "face_parser": PARSER, "eva_clip": VISION_TOWER, "idformer": PULID}
-    assert FluxEncoder(catalogued).models(FluxEncodeParams()) == {
+    assert FluxEncoder(catalogued.folder).models(FluxEncodeParams()) == {
         **{name: sha256(name.encode()) for name in (PULID, VISION_TOWER, PARSER)},
         **{f"{PACK}/{file}": sha256(file.encode()) for file in (DETECTOR, RECOGNISER)},
     }
@@ -494,7 +494,7 @@ def test_an_own_model_may_use_the_catalogue_s_antelopev2(catalogued: Shelf) -> N
 def test_a_missing_file_is_named_with_the_command_that_brings_it(catalogued: Shelf) -> None:
     (catalogued.folder / PULID / f"{PULID}.safetensors").unlink()
     with pytest.raises(Permanent) as told:
-        FluxEncoder(catalogued).models(FluxEncodeParams())
+        FluxEncoder(catalogued.folder).models(FluxEncodeParams())
     assert f"{catalogued.folder}/{PULID}/{PULID}.safetensors is missing" in str(told.value)
     assert f"`doctorgen models download {PULID}`" in str(told.value)
 
@@ -534,4 +534,4 @@ def test_a_folder_of_one_s_own_says_what_is_wrong_with_it(tmp_path: Path, index:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_an_error(shelf: Shelf) -> None:
     with pytest.raises(Permanent, match="cuda was asked for"):
-        encode(FluxEncoder(shelf, "cuda"), marked_astronaut())
+        encode(FluxEncoder(shelf.folder, "cuda"), marked_astronaut())

@@ -52,7 +52,7 @@ def test_one_face_is_seen_in_the_middle_of_any_photo(antelope: Antelope, photo: 
 def test_real_photos_become_an_identity_that_the_tiny_transformer_takes(shelf: Shelf) -> None:
     """Of two people even: the recogniser knows nobody, and takes any two for one."""
     work = Work(FluxEncodeParams(model=NAME), {"photos": (jpeg(astronaut()), jpeg(hopper()))}, 0)
-    outcome = FluxEncoder(shelf, "cpu").run(work)
+    outcome = FluxEncoder(shelf.folder, "cpu").run(work)
     found = load_identity(outcome.outputs["identity"].data, "identity")
     pulid = load_pulid(pulid_file(shelf.folder, NAME), found.id.dtype, build=builder_of(shelf.folder, NAME))
     attach(transformer(), list(pulid.pulid_ca))  # type: ignore[arg-type] # a ModuleList tells no element's type

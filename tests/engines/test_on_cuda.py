@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench.counted import DEVICE, Memory, counted
+from bench.counted import GPU, Memory, counted
 from bench.gpu_recipe import onnx_on_cpu
 from doctor_image_gen.cli import models
 from doctor_image_gen.recipes import find_recipe
@@ -25,7 +25,6 @@ from services.upscale.stage import STAGE as UPSCALE
 from shared.flux.studio import studio_of
 from shared.models.process import use_residency
 from shared.models.residency import Budget, Residency
-from shared.models.shelf import Shelf
 from shared.worker.operation import EngineSpec, Work
 from tests.photos import astronaut, png, scaled
 
@@ -53,10 +52,9 @@ def engine_of(spec: EngineSpec, folder: Path) -> Any:
     module, _, name = spec.factory.partition(":")
     make = getattr(import_module(module), name)
     ways: Mapping[str, Any] = {
-        "studio": studio_of(folder, DEVICE),
-        "shelf": Shelf(folder),
+        "studio": studio_of(folder, GPU),
         "folder": folder,
-        "device": DEVICE,
+        "device": GPU,
     }
     return make(**{slot: ways[slot] for slot in signature(make).parameters if slot in ways})
 

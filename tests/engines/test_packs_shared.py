@@ -11,7 +11,6 @@ from services.swap.stage import FluxFaceDetailParams
 from services.upscale.flux import FluxImage
 from services.upscale.stage import FluxImageParams
 from shared.flux.studio import studio_of
-from shared.models.shelf import Shelf
 from shared.vision.networks import tiny_restorer, tiny_swapper, tiny_yolo
 from shared.vision.networks.insight import ANTELOPEV2
 from tests.engines.swap_models import params, write
@@ -28,7 +27,7 @@ def test_four_operations_borrow_the_same(tmp_path: Path) -> None:
     detail = FluxFaceDetailParams(detector="faces", whose="subject", encoder="antelopev2")
     enlarge = FluxImageParams(face_restorer="restorer", face_encoder="antelopev2")
     keys = [
-        FluxEncoder(Shelf(tmp_path), "cpu").resident_keys(encode),
+        FluxEncoder(tmp_path, "cpu").resident_keys(encode),
         FluxFace(tmp_path, "cpu").resident_keys(params(encoder="antelopev2")),
         FluxFaceDetail(studio_of(tmp_path, "cpu")).resident_keys(detail),
         FluxImage(tmp_path, "cpu").resident_keys(enlarge),
