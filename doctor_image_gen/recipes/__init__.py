@@ -4,6 +4,7 @@ import json
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,6 +15,9 @@ from shared.contracts.nearest import nearest
 from shared.contracts.recipe import Recipe
 
 ENDING = ".yaml"
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""A recipe is read for each job that is taken in; libyaml reads it in a quarter of the time."""
 
 
 def load_recipes(user_folder: Path | None) -> dict[str, Recipe]:
@@ -53,7 +57,7 @@ def _sources(user_folder: Path | None) -> dict[str, Traversable]:
 def _read(source: Traversable) -> Recipe:
     shown = f"recipes/{source.name}"
     try:
-        document = yaml.safe_load(source.read_text("utf-8"))
+        document = yaml.load(source.read_text("utf-8"), Loader=_LOADER)  # noqa: S506 - either loader is a safe one
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InvalidInput(shown, f"it cannot be read as YAML: {error}", "Correct the file.") from error
     try:
