@@ -50,15 +50,12 @@ def speed_up(transformer: Any, vae: Any, speed: Speed, compiler: str = "inductor
     """
     offloaded = _is_offloaded(transformer)
     _check(transformer, speed, offloaded=offloaded)
+    if speed.attention is not None:
+        _choose(transformer, speed.attention)  # which may find that it cannot be had: nothing has been changed then
     if speed.fused_qkv:
         _fuse(transformer)
     if speed.fp8 is not None:
         _quantise(transformer, speed.fp8)
-    if speed.attention is not None:
-        with attention_backend(
-            "native"
-        ):  # which puts back what it found: the choice is this model's, not the process's
-            transformer.set_attention_backend(speed.attention)
     tile_from(vae, speed.vae_tiled_from_px)
     if speed.channels_last_vae:
         vae.to(memory_format=torch.channels_last)
@@ -143,6 +140,19 @@ def _check_fresh(transformer: Any) -> None:
     for found, so in done.items():
         if so:
             raise InvalidInput("transformer", found, "Speed it up once, after PuLID is attached; or load it anew.")
+
+
+def _choose(transformer: Any, attention: Attention) -> None:
+    """Take an attention kernel.
+
+    Raises:
+        Permanent: its package is too old.
+    """
+    try:
+        with attention_backend("native"):  # which puts back what it found: the choice is this model's alone
+            transformer.set_attention_backend(attention)
+    except RuntimeError as error:
+        raise Permanent(f"{error} Or choose 'native'.") from error
 
 
 def _fuse(transformer: Any) -> None:

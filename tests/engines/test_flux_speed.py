@@ -1,5 +1,6 @@
 """What makes FLUX faster leaves its pictures what they were but for rounding, or is told apart and says so."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,19 @@ def test_a_kernel_is_one_models_choice_and_not_the_process_s(vae: AutoencoderKL)
 def test_a_kernel_that_is_not_installed_is_named(vae: AutoencoderKL) -> None:
     with pytest.raises(Permanent, match="flash_attn_interface"):
         speed_up(tiny(), vae, Speed(attention="_flash_3"))
+
+
+def test_a_kernel_that_is_too_old_is_named_before_anything_is_changed(
+    vae: AutoencoderKL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next step would be told that the transformer was changed already, and not why."""
+    (tmp_path / "flash_attn.py").write_text("__version__ = '1.0'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    transformer = tiny()
+    for _ in range(2):
+        with pytest.raises(Permanent, match=r"flash.*too old"):
+            speed_up(transformer, vae, Speed(attention="flash", fused_qkv=True))
+    speed_up(transformer, vae, Speed(fused_qkv=True))
 
 
 @pytest.mark.parametrize("kernel", ["sage", "flash_hub", "_flash_3_hub"])
