@@ -2,22 +2,24 @@
 
 import argparse
 from collections.abc import Callable
-from importlib import import_module
 from uuid import uuid4
 
 from rich.text import Text
 
 from doctor_image_gen.cli.console import console
-from doctor_image_gen.recipes import load_recipes
+from doctor_image_gen.cli.models import standings_for
+from doctor_image_gen.recipes import find_recipe, load_recipes
 from doctor_image_gen.settings import Settings
 from doctor_image_gen.stages import OPERATIONS
 from services.gateway.planner import ROOM_FOR_GROWTH_BYTES
 from shared.broker.open import open_broker
 from shared.contracts.base import MESSAGE_LIMIT_BYTES
-from shared.contracts.errors import DoctorGenError, InvalidInput
+from shared.contracts.errors import DoctorGenError, InvalidInput, Permanent
 from shared.contracts.nearest import nearest
 from shared.contracts.request import SubjectAttributes
 from shared.jobs.open import open_job_store
+from shared.models.device import require_device, torch_facts, wanted_device
+from shared.models.needs import NEEDS_NONE
 from shared.prompts.catalogue import load_catalogue
 from shared.prompts.compiler import compile_brief
 from shared.storage.open import open_store
@@ -33,7 +35,7 @@ def check(arguments: argparse.Namespace) -> int:
     """
     settings = Settings.load()
     engine = arguments.engine or settings.generation.engine
-    known = sorted({name for operation in OPERATIONS.values() for name in operation.engines})
+    known = _known_engines()
     if engine not in known:
         raise InvalidInput("--engine", f"there is no engine '{engine}'", nearest(engine, known))
     probes: dict[str, Probe] = {
@@ -45,9 +47,15 @@ def check(arguments: argparse.Namespace) -> int:
     }
     for operation in OPERATIONS.values():
         if engine in operation.engines:
-            probes[f"{operation.name}, {engine}"] = _engine(operation.engines[engine])
+            probes[f"{operation.name}, {engine}"] = _engine(operation.engines[engine], engine)
+    if engine != NEEDS_NONE:
+        probes |= {"device": _device, "weights": _weights(engine)}
     well = [_report(name, probe, settings) for name, probe in probes.items()]
     return 0 if all(well) else 1
+
+
+def _known_engines() -> list[str]:
+    return sorted({name for operation in OPERATIONS.values() for name in operation.engines})
 
 
 def _report(name: str, probe: Probe, settings: Settings) -> bool:
@@ -106,9 +114,29 @@ def _scenarios(settings: Settings) -> str:
     return f"{len(catalogue.scenarios)}, {len(catalogue.styles)} styles; the largest takes {largest} of {room} bytes"
 
 
-def _engine(spec: EngineSpec) -> Probe:
+def _engine(spec: EngineSpec, name: str) -> Probe:
+    """Of a GPU engine only that it can be imported, where it knows no weights before a recipe names them."""
+
     def probe(_: Settings) -> str:
-        import_module(spec.factory.partition(":")[0])
-        return ", ".join(spec.build().models(spec.params())) or "needs no weights"
+        return ", ".join(spec.build().models(spec.params())) or (
+            "needs no weights" if name == NEEDS_NONE else "installed"
+        )
+
+    return probe
+
+
+def _device(_: Settings) -> str:
+    return require_device(wanted_device(), torch_facts())
+
+
+def _weights(engine: str) -> Probe:
+    def probe(settings: Settings) -> str:
+        recipe = find_recipe(settings.user_folder, settings.generation.recipe)
+        found, standings = standings_for(settings, recipe, engine)
+        lacking = sum(one.state != "ready" for one in standings.values()) + len(found.unknown)
+        of_how_many = f"of {len(standings) + len(found.unknown)} models of the recipe {recipe.name}"
+        if lacking:
+            raise Permanent(f"{lacking} {of_how_many} are lacking. `doctorgen models check {recipe.name}` names them.")
+        return f"none {of_how_many} is lacking"
 
     return probe

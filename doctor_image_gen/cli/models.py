@@ -27,7 +27,7 @@ from shared.models.download import check_room, check_sources
 from shared.models.download import download as bring
 from shared.models.libraries import prepare_libraries
 from shared.models.lock import forget
-from shared.models.needs import NEEDS_NONE, PlannedStep, needs, planned
+from shared.models.needs import NEEDS_NONE, Needs, PlannedStep, needs, planned
 from shared.models.shelf import Shelf, Standing
 from shared.models.sources import fetch
 
@@ -78,9 +78,7 @@ def check(arguments: argparse.Namespace) -> int:
     settings = Settings.load()
     recipe = find_recipe(settings.user_folder, arguments.recipe)
     engine = engine_of(recipe, arguments.engine)
-    found = needs(load_models(), [_with_inner_defaults(step) for step in planned(recipe, engine)])
-    shelf = Shelf(settings.models_folder)
-    standings = {model.name: shelf.standing(model) for model in found.models}
+    found, standings = standings_for(settings, recipe, engine)
     lacking = [one for one in standings.values() if one.state != "ready"]
     well = not lacking and not found.unknown
     if arguments.json:
@@ -205,6 +203,13 @@ def engine_of(recipe: Recipe, wanted: str | None) -> str:
         found = f"the recipe '{recipe.name}' has no parameters for an engine '{wanted}'"
         raise InvalidInput("--engine", found, nearest(wanted, [*engines, NEEDS_NONE]))
     return wanted or free[0]
+
+
+def standings_for(settings: Settings, recipe: Recipe, engine: str) -> tuple[Needs, dict[str, Standing]]:
+    """What the recipe needs with that engine, and how the models of the catalogue among it stand here, by name."""
+    found = needs(load_models(), [_with_inner_defaults(step) for step in planned(recipe, engine)])
+    shelf = Shelf(settings.models_folder)
+    return found, {model.name: shelf.standing(model) for model in found.models}
 
 
 def parsed(step: PlannedStep) -> BaseModel:
