@@ -10,7 +10,6 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from services.upscale import networks
 from services.upscale.flux import FluxImage
 from services.upscale.portable import PortableImage
 from services.upscale.stage import STAGE, FluxImageParams, ImageParams
@@ -273,6 +272,5 @@ def test_a_gpu_that_is_not_there_is_an_error_and_no_slow_run(folder: Path, resid
     with pytest.raises(Permanent, match="cuda:7"):
         engine.run(work(photo(), **NETWORK))
     assert residency.figures().loads == 0
-    assert {key.split(" in ")[-1] for key in networks.keys_of(engine._place(FluxImageParams(**NETWORK)), "cuda:7")} == {  # noqa: SLF001
-        "torch.float16 on cuda:7"
-    }
+    keys = engine.resident_keys(FluxImageParams(**NETWORK))
+    assert {key.split(" in ")[-1] for key in keys} == {"torch.float16 on cuda:7"}
