@@ -15,7 +15,7 @@ from doctor_image_gen.generator import DoctorImageGenerator
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.result import Generated, Metadata
 from doctor_image_gen.settings import Settings
-from shared.contracts.errors import InvalidInput
+from shared.contracts.errors import InvalidInput, Permanent
 from shared.contracts.event import Event
 
 
@@ -32,9 +32,11 @@ def generate(arguments: argparse.Namespace) -> int:
     }
     settings = Settings.load()
     recipe = find_recipe(settings.user_folder, words["settings"].get("recipe") or settings.generation.recipe)
+    engine = words["settings"].get("engine") or settings.generation.engine
     heard: dict[str, None] = {}
     with (
         _interruption_told(settings, heard),
+        _weights_told(f"{recipe.name} --engine {engine}"),
         DoctorImageGenerator(settings) as generator,
         Progress(recipe, quiet=arguments.json) as progress,
     ):
@@ -71,6 +73,17 @@ def _interruption_told(settings: Settings, heard: Iterable[str]) -> Iterator[Non
             errors.print("interrupted: what was under way is called off; steps that were finished are not done again")
         for job_id in () if settings.embedded else heard:
             errors.print(f"interrupted, but the job goes on: doctorgen watch {job_id}, or doctorgen cancel {job_id}")
+        raise
+
+
+@contextmanager
+def _weights_told(wanted: str) -> Iterator[None]:
+    """Where a job died for want of a weight, say how to see all that are lacking: it knows of the first alone."""
+    try:
+        yield
+    except Permanent as error:
+        if "is missing. `doctorgen models " in str(error):
+            raise Permanent(f"{error} `doctorgen models check {wanted}` names all that is lacking.") from error
         raise
 
 

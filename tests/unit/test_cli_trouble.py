@@ -10,6 +10,7 @@ import pytest
 from doctor_image_gen.cli import catalogues, generate
 from doctor_image_gen.generator import DoctorImageGenerator, Listener
 from shared.contracts.base import now
+from shared.contracts.errors import Permanent
 from shared.contracts.event import Event
 from tests.unit.typed import Said, Type
 
@@ -100,6 +101,23 @@ class Interrupted(DoctorImageGenerator):
         )
         on_event(told)
         raise KeyboardInterrupt
+
+
+class Lacking(DoctorImageGenerator):
+    """Its job died for want of a weight."""
+
+    def generate(self, *_: Any, **__: Any) -> NoReturn:
+        raise Permanent("job job-7 is dead: a.onnx is missing. `doctorgen models download a` brings it. Mend it.")
+
+
+def test_a_job_that_died_for_want_of_a_weight_is_told_with_the_list_of_all(
+    type_in: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its user finds out one weight at a time, job by job."""
+    monkeypatch.setattr(generate, "DoctorImageGenerator", Lacking)
+    said = type_in("generate", "--doctor-image", "front.jpg", "--scenario", "consultant", "--engine", "flux")
+    assert said.status == 1
+    assert said.err.endswith("Mend it. `doctorgen models check portrait --engine flux` names all that is lacking.\n")
 
 
 @pytest.mark.parametrize(
