@@ -1,6 +1,6 @@
 """A CUDA device that is not there: its tensors have shapes, dtypes and sizes, and no numbers.
 
-Engines that are told to compute on `DEVICE` within `counted()` run as they would on a GPU, at full size and on any
+Engines that are told to compute on `GPU` within `counted()` run as they would on a GPU, at full size and on any
 machine: their tensors on the CPU are real, those on the device are torch's fake tensors, and what comes back from there
 is zeros. So it can be seen what is live on the device at each moment, to the byte, and three mistakes that a CPU never
 shows: an operation on tensors of two devices, a matrix product of two dtypes, which CUDA's kernels refuse, and numbers
@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 
-DEVICE: Final = "cuda:0"
+GPU: Final = "cuda:0"
 MEMORY_BYTES: Final = 141 * 10**9
 """What the device says that it has: an H200."""
 UNIT: Final = 512

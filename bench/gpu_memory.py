@@ -28,7 +28,7 @@ from shared.models.libraries import prepare_libraries
 prepare_libraries()
 
 from bench import gpu_shelf as shelf
-from bench.counted import DEVICE, counted
+from bench.counted import GPU, counted
 from bench.gpu_machine import FULL, ID_TOKENS, Machine
 from bench.gpu_recipe import AT_ONCE, ROOM, coloured, onnx_on_cpu
 from bench.gpu_stages import Task, Way, engine_of, side_of, tasks
@@ -36,7 +36,7 @@ from shared.flux.speed import Speed
 from shared.models.residency import Residency
 from shared.worker.operation import Work
 
-COUNTED: Final = replace(FULL, device=DEVICE)
+COUNTED: Final = replace(FULL, device=GPU)
 OURS: Final = Speed(fused_qkv=True, channels_last_vae=True)
 WAYS: Final = (
     Way("plain", Speed(), 1),
@@ -44,7 +44,7 @@ WAYS: Final = (
     Way("fused, crops at once", OURS, AT_ONCE),
     Way("fused, crops at once, fp8", OURS.model_copy(update={"fp8": "weights_and_activations"}), AT_ONCE),
 )
-HEAD: Final = "| stage | way | weights, GB | first run at most, GB | at most, GB | beside weights, GB |\n|---|---|---|---|---|---|"
+COLUMNS: Final = ("stage", "way", "weights, GB", "first run at most, GB", "at most, GB", "beside weights, GB")
 
 
 class Held(NamedTuple):
@@ -86,7 +86,8 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--stages", help="these alone, with commas between")
     parser.add_argument("--out", type=Path, help="write the table here, too")
     chosen = parser.parse_args(words)
-    photo, rows = coloured(side_of(COUNTED)), [HEAD]
+    photo = coloured(side_of(COUNTED))
+    rows = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     with TemporaryDirectory() as name:
         shelf.write(Path(name), full=True)
         for way in WAYS:

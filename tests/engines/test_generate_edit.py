@@ -18,6 +18,7 @@ from diffusers.pipelines.flux import pipeline_flux_kontext
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from safetensors.torch import load_file, save_file
 
+from bench.counted import GPU, counted
 from services.generate.edit.editors import KLEIN, KONTEXT, QWEN, Editor
 from services.generate.edit.engine import EditGenerate
 from services.generate.edit.references import references
@@ -155,6 +156,16 @@ def test_seed_prompt_and_photo_each_change_the_picture(made: Made, name: str) ->
 
 def test_the_instruction_and_the_number_of_steps_change_the_picture(made: Made) -> None:
     assert len({made("qwen"), made("qwen", instruction="Draw"), made("qwen", steps=3)}) == 3
+
+
+@pytest.mark.parametrize("name", ["kontext", "klein"])
+def test_it_computes_on_a_gpu_in_its_dtype(folder: Path, name: str) -> None:
+    """On a device that has no numbers, where tensors of two devices or dtypes that meet are an error.
+
+    So the picture is black, which is found last. Qwen's encoder reads from a tensor how large the photos are.
+    """
+    with counted(), use_residency(Residency(Budget(10**9, 10**9))), pytest.raises(Permanent, match="one flat colour"):
+        EditGenerate(KINDS[name].editor, folder, GPU).run(work(name))
 
 
 @each

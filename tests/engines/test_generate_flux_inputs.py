@@ -1,5 +1,6 @@
 """What the flux engine is given beside words, on tiny random weights: further people, drawings, a style, a picture."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from bench.counted import GPU, counted
 from services.generate.flux import FluxGenerate
 from services.generate.stage import STAGE, Control, FluxImageParams, FluxParams, Region
 from shared.contracts.errors import InvalidInput
@@ -19,7 +21,7 @@ from shared.flux import tiny
 from shared.flux.ip_adapter import IpAdapter, Sizes
 from shared.flux.levels import noise_levels
 from shared.flux.pulid.artifact import PulidAbout, PulidIdentity, save_identity
-from shared.flux.studio import studio_of
+from shared.flux.studio import BUFFERS_BYTES, studio_of
 from shared.models.residency import Budget, Residency
 from shared.vision.codec import Image, decode, encode_png
 from shared.worker.operation import Work
@@ -94,23 +96,43 @@ def test_every_input_that_the_stage_promises_changes_the_picture(engine: FluxGen
     assert paint(engine, {"identity": who(1)}).tobytes() == plain.tobytes()
 
 
-def test_all_of_them_at_once_with_true_guidance_give_the_same_bytes_again(engine: FluxGenerate) -> None:
-    """And leave no trace on the model that other steps share."""
-    given = {
+def everything() -> dict[str, bytes]:
+    """An input of every kind."""
+    return {
         "identity": who(1), "identity_2": who(2), "control": photo(1), "control_2": photo(2), "style": photo(3),
         "image": photo(4),
     }  # fmt: skip
-    params: dict[str, Any] = {
-        "regions": (LEFT, RIGHT),
-        "controls": (Control(kind="canny", model="edges"), Control(kind="depth", model="modes", start=0.0, end=1.0)),
-        "ip_adapter": "moods",
-        "cfg": 2.0,
-        "negative_prompt": "blur",
-    }
+
+
+ALL_AT_ONCE: dict[str, Any] = {
+    "regions": (LEFT, RIGHT),
+    "controls": (Control(kind="canny", model="edges"), Control(kind="depth", model="modes", start=0.0, end=1.0)),
+    "ip_adapter": "moods",
+    "cfg": 2.0,
+    "negative_prompt": "blur",
+}
+
+
+def test_all_of_them_at_once_with_true_guidance_give_the_same_bytes_again(engine: FluxGenerate) -> None:
+    """And leave no trace on the model that other steps share."""
     plain = paint(engine)
-    first = paint(engine, given, **params)
+    first = paint(engine, everything(), **ALL_AT_ONCE)
     assert paint(engine).tobytes() == plain.tobytes()
-    assert paint(engine, given, **params).tobytes() == first.tobytes()
+    assert paint(engine, everything(), **ALL_AT_ONCE).tobytes() == first.tobytes()
+
+
+def test_all_of_them_at_once_compute_on_a_gpu_in_its_dtype(folder: Path) -> None:
+    """On a device that has no numbers, where tensors of two devices or dtypes that meet are an error.
+
+    What its Residency says is there is there: less what it keeps for the text encoders' buffers, more by rounding.
+    """
+    borrow = Residency(Budget(BUDGET_BYTES, BUDGET_BYTES))
+    with counted() as memory:
+        paint(FluxGenerate(studio_of(folder, GPU, borrow)), everything(), **ALL_AT_ONCE)
+        gc.collect()
+        held = borrow.figures().device_bytes
+        assert memory.operations > 1000
+        assert held - BUFFERS_BYTES <= memory.live <= held
 
 
 def test_each_person_acts_most_where_they_are_to_be(engine: FluxGenerate) -> None:
