@@ -34,6 +34,7 @@ from shared.models.process import residency
 from shared.models.residency import Residency, Resident, gigabytes
 from shared.models.settings import flux_speed, models_folder
 from shared.vision.codec import Image
+from shared.worker.errors import classify
 
 BUFFERS_BYTES = 2**20
 """What text encoders hold besides the weights in their files: positions."""
@@ -282,7 +283,9 @@ class Studio:
         """
         try:
             yield
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and classify(error) is not ResourceExhausted:
+                raise
             clear_frames(error.__traceback__)  # its activations, which would else live as long as the error does
             dropped = self.residency.drop_idle()
             raise ResourceExhausted(

@@ -18,8 +18,14 @@ from shared.storage.digest import sha256
 VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|[A-Za-z]+-[0-9a-f]{6,}|\S*[0-9]\S*|\S*/\S*")
 """What differs between two errors of one cause: quoted words, ids, numbers, paths."""
 
-OUT_OF_MEMORY = ("insufficient memory", "out of memory", "failed to allocate memory")
-"""How OpenCV, CUDA and onnxruntime say it."""
+OUT_OF_MEMORY = (
+    "insufficient memory",
+    "out of memory",
+    "failed to allocate memory",
+    "can't allocate memory",
+    "status_alloc_failed",
+)
+"""How OpenCV, CUDA, onnxruntime, torch on a CPU, and cuBLAS and cuDNN say it."""
 
 POISONED = (
     "illegal memory access",

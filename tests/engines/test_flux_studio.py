@@ -352,12 +352,25 @@ def test_a_painter_that_is_dropped_is_gone(folder: Path, group_offload: bool) ->
     assert of.residency.figures().device_bytes == of.residency.figures().host_bytes == 0
 
 
-def test_running_out_of_memory_is_told_and_lets_go_of_what_nobody_uses(folder: Path) -> None:
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+])  # fmt: skip
+def test_running_out_of_memory_is_told_and_lets_go_of_what_nobody_uses(folder: Path, error: RuntimeError) -> None:
+    """Also where it is not torch's allocator that ran out, but a library beside it."""
     of = studio(folder)
     of.prompt("tiny", "a doctor")
     with pytest.raises(ResourceExhausted, match=r"cpu ran out of memory .* 1 models"), of.painting("tiny", NEW):
-        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+        raise error
     assert of.residency.on_device() == {of.key("tiny")}
+
+
+def test_another_error_of_torch_stays_what_it_is(folder: Path) -> None:
+    of = studio(folder)
+    of.prompt("tiny", "a doctor")
+    with pytest.raises(RuntimeError, match="mat1"), of.painting("tiny", NEW):
+        raise RuntimeError("mat1 and mat2 must have the same dtype")
+    assert len(of.residency.on_device()) == 2
 
 
 def test_what_ran_out_of_memory_does_not_live_on_in_the_error(folder: Path) -> None:
@@ -367,7 +380,7 @@ def test_what_ran_out_of_memory_does_not_live_on_in_the_error(folder: Path) -> N
     def fail(painter: Painter) -> None:
         activation = torch.zeros_like(painter.transformer.proj_out.weight)
         activations.append(weakref.ref(activation))
-        raise torch.OutOfMemoryError(f"tried to allocate {activation.nbytes} bytes more")
+        raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {activation.nbytes} bytes more")
 
     with pytest.raises(ResourceExhausted) as error, ExitStack() as held:
         fail(held.enter_context(of.painting("tiny")))

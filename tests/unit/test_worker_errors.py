@@ -17,6 +17,12 @@ from shared.worker.errors import account_of, classify
         (OSError(errno.ENOSPC, "full"), ResourceExhausted),
         (RuntimeError("OpenCV: Insufficient memory"), ResourceExhausted),
         (RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 4096"), ResourceExhausted),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes."),
+            ResourceExhausted,
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), ResourceExhausted),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), ResourceExhausted),
         (ZeroDivisionError("bug"), Permanent),
         (InvalidInput("photos[1]", "no face", "Send another."), InvalidInput),
     ],
