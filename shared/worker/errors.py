@@ -28,10 +28,16 @@ OUT_OF_MEMORY = (
 """How OpenCV, CUDA, onnxruntime, torch on a CPU, and cuBLAS and cuDNN say it."""
 
 POISONED = (
+    "uncorrectable ecc error",
     "illegal memory access",
+    "launch timed out",
     "device-side assert",
-    "cuda error: unspecified launch failure",
+    "hardware stack error",
+    "illegal instruction",
     "misaligned address",
+    "not supported on global/shared address space",
+    "invalid program counter",
+    "unspecified launch failure",
 )
 """CUDA errors after which every later call in the process fails, too (CUDA runtime API, "sticky" errors)."""
 

@@ -4,7 +4,14 @@ import errno
 
 import pytest
 
-from shared.contracts.errors import DoctorGenError, InvalidInput, Permanent, ResourceExhausted, Transient
+from shared.contracts.errors import (
+    DevicePoisoned,
+    DoctorGenError,
+    InvalidInput,
+    Permanent,
+    ResourceExhausted,
+    Transient,
+)
 from shared.worker.errors import account_of, classify
 
 
@@ -29,6 +36,24 @@ from shared.worker.errors import account_of, classify
 )
 def test_each_error_gets_its_class(error: Exception, kind: type[DoctorGenError]) -> None:
     assert classify(error) is kind
+
+
+@pytest.mark.parametrize("said", [
+    "uncorrectable ECC error encountered",
+    "an illegal memory access was encountered",
+    "the launch timed out and was terminated",
+    "device-side assert triggered",
+    "hardware stack error",
+    "an illegal instruction was encountered",
+    "misaligned address",
+    "operation not supported on global/shared address space",
+    "invalid program counter",
+    "unspecified launch failure",
+])  # fmt: skip
+@pytest.mark.parametrize("teller", ["CUDA error: {}", "CUDA failure 719: {} ; GPU=0 ; hostname=gpu"])
+def test_what_a_device_does_not_get_over_ends_the_worker(teller: str, said: str) -> None:
+    """All errors after which CUDA's documentation has the process ended, as torch and as onnxruntime tell them."""
+    assert classify(RuntimeError(teller.format(said))) is DevicePoisoned
 
 
 def test_an_account_names_field_finding_and_mend_of_bad_input() -> None:
