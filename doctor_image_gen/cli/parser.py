@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 STAGES = ("identity", "generate", "swap", "refine", "upscale", "qa")
 ALL_STAGES = "all"
+JSON = "write JSON, for programs"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -12,6 +13,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="doctorgen", description="Photorealistic, identity-preserving portraits of doctors."
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _generate(commands)
     _submit(commands)
@@ -26,6 +28,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
+
+
+class _Version(argparse.Action):
+    """Looked up only when asked for: that takes as long as all of `--help`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version  # noqa: PLC0415 - as the docstring says
+
+        print(f"{parser.prog} {version('doctor-image-gen')}")  # noqa: T201 - a command line speaks
+        parser.exit()
 
 
 def _generate(commands: Commands) -> None:
@@ -99,7 +111,12 @@ def _request_arguments(command: argparse.ArgumentParser, *, photos_required: boo
     command.add_argument(
         "--set", action="extend", nargs="+", metavar="STEP.PARAM=VALUE", default=[], help="parameters of single steps"
     )
-    command.add_argument("--priority", choices=("interactive", "bulk"), default="interactive")
+    command.add_argument(
+        "--priority",
+        choices=("interactive", "bulk"),
+        default="interactive",
+        help="interactive where absent; bulk lets interactive jobs overtake it",
+    )
     command.add_argument("--deadline", type=float, metavar="SECONDS", help="give up when it takes longer")
 
 
@@ -111,9 +128,9 @@ def _jobs(commands: Commands) -> None:
 
     status = commands.add_parser("status", help="show a job, or list the newest")
     status.set_defaults(handler="jobs:status")
-    status.add_argument("job_id", nargs="?")
-    status.add_argument("--limit", type=int, default=20)
-    status.add_argument("--json", action="store_true")
+    status.add_argument("job_id", nargs="?", help="list the newest where absent")
+    status.add_argument("--limit", type=int, default=20, metavar="N", help="of the list; 20 where absent")
+    status.add_argument("--json", action="store_true", help=JSON)
 
     result = commands.add_parser("result", help="fetch a finished job's picture and its metadata")
     result.set_defaults(handler="jobs:result")
@@ -144,7 +161,7 @@ def _batches(commands: Commands) -> None:
         command = batch.add_parser(name, help=explanation)
         command.set_defaults(handler=f"batch:{name}")
         command.add_argument("batch_id")
-        command.add_argument("--json", action="store_true")
+        command.add_argument("--json", action="store_true", help=JSON)
 
 
 def _dead(commands: Commands) -> None:
@@ -155,12 +172,12 @@ def _dead(commands: Commands) -> None:
     _letter_filter(listing, with_state=True)
     listing.add_argument("--each", action="store_true", help="list single letters, the oldest first")
     listing.add_argument("--limit", type=int, default=100, metavar="N", help="of --each; 100 where absent")
-    listing.add_argument("--json", action="store_true")
+    listing.add_argument("--json", action="store_true", help=JSON)
 
     show = dead.add_parser("show", help="explain one letter")
     show.set_defaults(handler="dead:show")
     show.add_argument("letter_or_job", metavar="LETTER_OR_JOB")
-    show.add_argument("--json", action="store_true")
+    show.add_argument("--json", action="store_true", help=JSON)
 
     replay = dead.add_parser("replay", help="have letters worked off again")
     replay.set_defaults(handler="dead:replay")
@@ -197,14 +214,14 @@ def _letter_choice(command: argparse.ArgumentParser) -> None:
 
 def _letter_filter(command: argparse.ArgumentParser, *, with_state: bool) -> None:
     only = command.add_argument_group("filter", "only letters that agree with all of these")
-    only.add_argument("--stage", choices=(*STAGES, "intake", "journal"))
-    only.add_argument("--step", metavar="NAME")
+    only.add_argument("--stage", choices=(*STAGES, "intake", "journal"), help="where it died")
+    only.add_argument("--step", metavar="NAME", help="at which step of the recipe")
     only.add_argument("--kind", metavar="CLASS", help="of the error, as Permanent")
     only.add_argument("--fingerprint", metavar="ID", help="of the cause, as `dead list` shows it")
-    only.add_argument("--job", dest="job_id", metavar="ID")
-    only.add_argument("--batch", dest="batch_id", metavar="ID")
-    only.add_argument("--caller", metavar="ID")
-    only.add_argument("--subject", metavar="ID")
+    only.add_argument("--job", dest="job_id", metavar="ID", help="of this job")
+    only.add_argument("--batch", dest="batch_id", metavar="ID", help="of this batch's jobs")
+    only.add_argument("--caller", metavar="ID", help="of this caller's jobs")
+    only.add_argument("--subject", metavar="ID", help="of this person's jobs")
     if with_state:
         only.add_argument("--state", choices=("open", "replayed", "discarded", "any"), help="open where absent")
 
@@ -222,12 +239,12 @@ def _subjects(commands: Commands) -> None:
         if name == "erase":
             command.add_argument("--yes", action="store_true", help="do not ask")
         if name != "allow":
-            command.add_argument("--json", action="store_true")
+            command.add_argument("--json", action="store_true", help=JSON)
 
     retention = _group(commands, "retention", "delete what has been kept long enough")
     run = retention.add_parser("run", help="delete now what the settings give a time; the gateway does so every hour")
     run.set_defaults(handler="subject:retain")
-    run.add_argument("--json", action="store_true")
+    run.add_argument("--json", action="store_true", help=JSON)
 
 
 def _processes(commands: Commands) -> None:
@@ -247,7 +264,7 @@ def _catalogues(commands: Commands) -> None:
     for name, explanation in (("scenarios", "list scenarios and styles"), ("recipes", "list recipes and their steps")):
         command = commands.add_parser(name, help=explanation)
         command.set_defaults(handler=f"catalogues:{name}")
-        command.add_argument("--json", action="store_true")
+        command.add_argument("--json", action="store_true", help=JSON)
 
 
 def _models(commands: Commands) -> None:
@@ -255,13 +272,13 @@ def _models(commands: Commands) -> None:
 
     listing = models.add_parser("list", help="list the weights there are, and which of them are on this machine")
     listing.set_defaults(handler="models:show_list")
-    listing.add_argument("--json", action="store_true")
+    listing.add_argument("--json", action="store_true", help=JSON)
 
     check = models.add_parser("check", help="say what a recipe still needs on this machine")
     check.set_defaults(handler="models:check")
     check.add_argument("recipe", metavar="RECIPE", help="see `doctorgen recipes`")
     check.add_argument("--engine", metavar="NAME", help="the recipe's GPU engine where absent")
-    check.add_argument("--json", action="store_true")
+    check.add_argument("--json", action="store_true", help=JSON)
 
     plan = models.add_parser("plan", help="say what a recipe's steps would have in memory on a GPU of any size")
     plan.set_defaults(handler="plan:show")
@@ -269,7 +286,7 @@ def _models(commands: Commands) -> None:
     plan.add_argument("--vram", metavar="GB", type=float, help="of 10^9 bytes; as set, else what this GPU has free")
     plan.add_argument("--ram", metavar="GB", type=float, help="free host memory; this machine's where absent")
     plan.add_argument("--engine", metavar="NAME", help="the recipe's GPU engine where absent")
-    plan.add_argument("--json", action="store_true")
+    plan.add_argument("--json", action="store_true", help=JSON)
 
     download = models.add_parser("download", help="download weights; goes on where an earlier download ended")
     download.set_defaults(handler="models:download")

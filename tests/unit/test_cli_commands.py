@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from doctor_image_gen.cli import main
 from doctor_image_gen.cli.progress import Progress
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import Settings
@@ -324,3 +326,10 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(find_recipe(None, "portrait"), quiet=True) as progress:
         progress.tell(event("finished", "hands", "swap"))
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"doctorgen {version('doctor-image-gen')}\n"

@@ -81,6 +81,18 @@ def leaves(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[st
         yield name, {option for option in parser._option_string_actions if option.startswith("--")} - {"--help"}  # noqa: SLF001
 
 
+def test_every_option_says_what_it_is_for() -> None:
+    silent = []
+    parsers = [("doctorgen", build_parser())]
+    for name, parser in parsers:
+        for action in parser._actions:  # noqa: SLF001
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+                parsers += [(f"{name} {word}", command) for word, command in action.choices.items()]
+            elif action.option_strings and not action.help:
+                silent.append(f"{name} {action.option_strings[0]}")
+    assert silent == []
+
+
 COMMANDS = dict(leaves(build_parser()))
 OF_A_REQUEST = {"generate", "submit"}
 FILTERS = COMMANDS["dead export"]
@@ -93,7 +105,7 @@ def options_in(text: str) -> set[str]:
 
 def test_the_page_of_commands_has_every_command_and_every_option_and_no_others() -> None:
     text = (ROOT / "docs" / "commands.md").read_text("utf-8")
-    assert options_in(text) - {"--help"} == set().union(*COMMANDS.values())
+    assert options_in(text) - {"--help", "--version"} == set().union(*COMMANDS.values())
     rows = dict(re.findall(r"^\| `([a-z]+(?: [a-z]+)?)[^`]*` \| (.*)$", text, re.MULTILINE))
     assert rows.keys() | OF_A_REQUEST == COMMANDS.keys()
     for command, row in rows.items():
