@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 from doctor_image_gen.cli.parser import build_parser
 
@@ -18,6 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     The command's module is imported only now, so that `--help` answers at once.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # a terminal without our arrows, or a name that is no text, is no error
     namespace = build_parser().parse_args(arguments)
     from shared.contracts.errors import DoctorGenError, InvalidInput  # noqa: PLC0415 - as the docstring says
 

@@ -1,6 +1,7 @@
 """Tables on wide and on narrow terminals, and in files."""
 
-from io import StringIO
+import sys
+from io import BytesIO, StringIO, TextIOWrapper
 
 import pytest
 from rich.console import Console
@@ -41,3 +42,14 @@ def test_a_wide_terminal_and_a_file_have_the_table(monkeypatch: pytest.MonkeyPat
 def test_what_goes_into_a_file_has_no_colours(type_in: Type) -> None:
     for words in (("models", "list"), ("models", "check", "portrait"), ("scenarios",), ("recipes",)):
         assert "\x1b" not in type_in(*words).out
+
+
+def test_a_terminal_that_knows_few_letters_has_those_that_it_knows(
+    type_in: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under LC_ALL=en_US.ISO-8859-1: the arrows between a recipe's steps are none of its letters."""
+    few = TextIOWrapper(BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", few)
+    assert type_in("recipes").status == 0
+    few.seek(0)
+    assert "identity.encode ? generate.text_to_image" in few.read()
