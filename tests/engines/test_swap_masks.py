@@ -201,6 +201,30 @@ def test_a_face_restored_before_it_is_laid_in_stays_in_its_place(boost_px: int) 
     assert np.abs(result.astype(int) - picture).max() <= 2
 
 
+@pytest.mark.parametrize("degrees", [0, 20])
+def test_detail_that_is_finer_than_the_picture_is_averaged_and_does_not_alias(degrees: int) -> None:
+    """A restorer's checks of single pixels, on a face of which two and a half come to lie on one of the picture."""
+    picture = np.full((*SIZE, 3), 128, np.uint8)
+    turn = cv2.getRotationMatrix2D((220.0, 240.0), degrees, 200 / 256)
+    points = POINTS @ turn[:, :2].T + turn[:, 2]
+    face = InsightFace((120.0, 140.0, 200.0, 200.0), points, np.ones(512, np.float32), 0.9)
+    same = Networks(Unchanging(), None, None, None)  # type: ignore[arg-type]
+    latent = np.ones((1, 512), np.float32)
+    result = swap(picture, face, latent, same, params(masks=("box",)), Restoring(Checks(), 0.5, 1.0))
+    assert not isinstance(result, str)
+    assert result.min() < 128
+    assert np.abs(result.astype(int) - picture).max() < 40
+
+
+class Checks:
+    """A restorer that gives checks of single pixels, black and white, whatever it is shown."""
+
+    def restore(self, crops: Sequence[Image], _: float) -> list[Image]:
+        return [np.repeat(np.indices((512, 512)).sum(axis=0)[..., None] % 2 * 255, 3, axis=2).astype(np.uint8)] * len(
+            crops
+        )
+
+
 class Unrestored:
     """A restorer that gives what it is shown."""
 

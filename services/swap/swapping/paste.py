@@ -1,11 +1,12 @@
 """A swapped crop back into its picture, under a mask."""
 
+import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from services.swap.swapping.align import Matrix
+from services.swap.swapping.align import Matrix, resized
 from services.swap.swapping.masks import box_mask, insightface_mask
 from shared.vision.blend import Mask, from_lab, match_colour, to_lab
 from shared.vision.codec import Image
@@ -42,7 +43,7 @@ def mask_of(
     return np.asarray(found if strength == 1.0 else found * np.float32(strength), np.float32)
 
 
-def paste(image: Image, crop: Image, matrix: Matrix, mask: Mask, published: bool) -> Image:
+def paste(image: Image, crop: Image, matrix: Matrix, mask: Mask, published: bool, boosted: bool = False) -> Image:
     """The picture with the crop in it; where the mask is 0 its own bytes stand.
 
     Source: insightface, model_zoo/inswapper.py, `INSwapper.get`: levels are cut off, not rounded, as there.
@@ -54,15 +55,29 @@ def paste(image: Image, crop: Image, matrix: Matrix, mask: Mask, published: bool
         mask: opacity in the picture.
         published: whether insightface's mask keeps the crop's edge from showing. If not, the edge's colours go on
             beyond it, lest the black there shine through as a dark rim.
+        boosted: whether the crop has more pixels than the swapper made. It is then enlarged by cubic interpolation, as
+            ReActor's Face Boost does, and averaged first where it is reduced: warping alone would alias.
     """
+    if boosted:
+        crop, matrix = _reduced(crop, matrix)
     inverse = cv2.invertAffineTransform(matrix)
     border = cv2.BORDER_CONSTANT if published else cv2.BORDER_REPLICATE
-    placed = cv2.warpAffine(crop, inverse, image.shape[1::-1], borderMode=border)
+    how = cv2.INTER_CUBIC if boosted else cv2.INTER_LINEAR
+    placed = cv2.warpAffine(crop, inverse, image.shape[1::-1], flags=how, borderMode=border)
     shown = _around(mask)
     share, result = mask[shown][..., None], image.copy()
     mixed = share * placed[shown] + (1 - share) * image[shown].astype(np.float32)
     result[shown] = mixed.astype(np.uint8)
     return result
+
+
+def _reduced(crop: Image, matrix: Matrix) -> tuple[Image, Matrix]:
+    """The crop at no more pixels than it takes in the picture, and the matrix to that."""
+    side = max(round(crop.shape[0] / math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))), 1)
+    if side >= crop.shape[0]:
+        return crop, matrix
+    smaller = np.asarray(cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+    return smaller, resized(matrix, side / crop.shape[0])
 
 
 def _around(mask: Mask) -> tuple[slice, slice]:

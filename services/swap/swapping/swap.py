@@ -72,7 +72,7 @@ def swap(
     mask = mask_of(laid.matrix, laid.side_px, (image.shape[0], image.shape[1]), masks, published, params.strength)
     if mask is None:
         return "it is too small, lies outside the picture, or is hidden: nothing of a swapped face would show"
-    return paste(image, laid.pixels, laid.matrix, mask, published)
+    return paste(image, laid.pixels, laid.matrix, mask, published, laid.side_px > networks.swapper.side_px)
 
 
 def _masks(own: Image, new: Image, networks: Networks, params: FluxFaceParams) -> list[Mask]:
