@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from bench.counted import GPU, Memory, counted
+from bench.gpu_memory import COUNTED, held_by
 from bench.gpu_recipe import onnx_on_cpu
+from bench.gpu_stages import Way, tasks
 from doctor_image_gen.cli import models
 from doctor_image_gen.recipes import find_recipe
 from services.generate.stage import STAGE as GENERATE
@@ -22,7 +24,9 @@ from services.qa.stage import STAGE as QA
 from services.refine.stage import STAGE as REFINE
 from services.swap.stage import STAGE as SWAP
 from services.upscale.stage import STAGE as UPSCALE
+from shared.flux.speed import Speed
 from shared.flux.studio import studio_of
+from shared.models.memory import WORKING_BYTES
 from shared.models.process import use_residency
 from shared.models.residency import Budget, Residency
 from shared.worker.operation import EngineSpec, Work
@@ -82,3 +86,13 @@ def test_every_stage_computes_on_the_device_that_it_was_told(folder: Path, there
                 for slot, output in outcome.outputs.items()
             }
     assert computed == IN_TORCH
+
+
+def test_flux_at_full_size_needs_beside_its_weights_less_than_is_kept_free(folder: Path) -> None:
+    """FLUX.1 with PuLID, a megapixel and its decoding, in bf16: what a budget leaves for that is enough, twice over."""
+    way = Way("plain", Speed(), 1)
+    task = next(one for one in tasks(COUNTED, way) if one.name == "generate")
+    held = held_by(task, way, COUNTED, folder, png(astronaut()))
+    flux = 11_901_408_320
+    assert 2 * flux < held.weights < 1.05 * 2 * flux, "the transformer, PuLID's attentions and the autoencoder"
+    assert 0 < held.peak - held.weights < WORKING_BYTES / 2
