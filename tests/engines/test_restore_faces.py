@@ -143,6 +143,24 @@ def test_a_face_at_the_pictures_border_is_restored_as_far_as_it_is_seen() -> Non
     assert (restored[130, 0] == (255, 0, 0)).all()
 
 
+def test_a_tiny_face_is_restored_where_it_is() -> None:
+    """Four pixels from eye to eye; beyond its square no byte changes."""
+    picture = astronaut()
+    points = (POINTS - POINTS.mean(axis=0)) / 10 + 300.0
+    changed = (restore_faces(picture, [points], Fake(red)) != picture).any(axis=2)
+    assert changed[300, 300]
+    assert not (changed & (square(points, picture) == 0)).any()
+
+
+def test_a_face_in_profile_is_restored_where_it_is() -> None:
+    """Its eyes nearly one behind the other, and its nose beyond them."""
+    picture = astronaut()
+    points = POINTS.mean(axis=0) + np.array([(0, -22), (4, -22), (-14, 0), (-4, 20), (0, 20)], np.float64)
+    changed = (restore_faces(picture, [points], Fake(red)) != picture).any(axis=2)
+    assert changed[tuple(points.mean(axis=0).astype(int)[::-1])]
+    assert not (changed & (square(points, picture) == 0)).any()
+
+
 def test_a_face_outside_the_picture_changes_nothing() -> None:
     matrix = crop_matrix(POINTS + 5000.0)
     assert np.array_equal(laid_back(astronaut(), red(np.empty((512, 512, 3), np.uint8)), matrix, 1.0), astronaut())

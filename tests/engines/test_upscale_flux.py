@@ -180,23 +180,6 @@ def test_without_a_face_to_be_restored_the_picture_is_enlarged_all_the_same(
     assert residency.figures().loads == 1
 
 
-@pytest.mark.parametrize("seen", [(0.02, 0.5, 0.4), (0.5, 0.5, 0.004)], ids=["at the border", "tiny"])
-def test_a_face_at_the_border_or_tiny_is_restored_where_it_is(
-    folder: Path, residency: Residency, seen: tiny_faces.Seen, tmp_path: Path
-) -> None:
-    """As far as it is seen, and nothing farther than its square."""
-    (tmp_path / "small-restorer").symlink_to(folder / "small-restorer")
-    tiny_faces.write(tmp_path / "antelopev2")
-    tiny_faces.write_detector(tmp_path / "antelopev2" / ANTELOPEV2.detector, (seen,))
-    engine = FluxImage(tmp_path, "cpu", residency)
-    outcome = engine.run(work(photo(), width=640, height=640, **FACES))
-    plain = shown(engine.run(work(photo(), width=640, height=640)))
-    changed = (shown(outcome) != plain).any(axis=2)
-    assert outcome.facts["faces"] == 1
-    assert changed.any()
-    assert not changed[:, round(640 * (seen[0] + 2 * seen[2])) :].any()
-
-
 def test_hidden_faces_need_no_models(engine: FluxImage) -> None:
     params = FluxImageParams(**FACES, face_visibility=0.0)
     assert engine.models(params) == {}
