@@ -15,6 +15,7 @@ from doctor_image_gen.cli.progress import Progress
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.settings import Settings
 from doctor_image_gen.stack import Connections
+from doctor_image_gen.stages import OPERATIONS
 from shared.contracts.base import now
 from shared.contracts.event import Event, EventKind
 from shared.contracts.request import JobRequest, PhotoRef
@@ -257,6 +258,8 @@ def test_check_names_what_fails_goes_on_and_shows_no_secret(
     monkeypatch.setenv("DOCTORGEN_STORAGE__ACCESS_KEY", SECRET)
     monkeypatch.setenv("DOCTORGEN_STORAGE__RETRIES", "0")
     monkeypatch.setenv("DOCTORGEN_JOBS_URL", f"mysql://user:{SECRET}@host/db")
+    one = "upscale.image"  # that all of them are built, the check that finds everything well shows
+    monkeypatch.setattr("doctor_image_gen.cli.check.OPERATIONS", {one: OPERATIONS[one]})
     said = type_in("check")
     assert said.status == 1
     failing = [line for line in said.out.splitlines() if line.startswith("fails ")]
@@ -267,7 +270,7 @@ def test_check_names_what_fails_goes_on_and_shows_no_secret(
     assert "storage.secret_key: it is not set" in said.out
     assert "jobs_url: 'mysql' is no database" in said.out
     assert "recipes/mine.yaml: it cannot be read as YAML" in said.out
-    assert "ok    qa.score, portable" in said.out, "the rest is looked at too"
+    assert "ok    upscale.image, portable" in said.out, "the rest is looked at too"
     assert SECRET not in said.out + said.err
 
 

@@ -11,10 +11,10 @@ from shared.broker.embedded import EmbeddedBroker
 from shared.broker.topology import topology, work_queues
 from shared.contracts.event import Event
 from shared.contracts.step import StepMessage
-from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore, LetterFilter
 from shared.worker.retry import RetryPolicy, RetryRule
 from tests.contract.jobs_samples import event, job, record_of
+from tests.unit.job_files import open_jobs
 from tests.unit.test_jobs_journal_gate import MESSAGE, back, gated
 from tests.unit.test_jobs_journal_gate import told as news
 
@@ -23,7 +23,7 @@ POLICY = RetryPolicy(rules={"WorkerCrashed": RetryRule(attempts=3)})
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[JobStore]:
-    with closing(open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as store:
+    with closing(open_jobs(tmp_path / "jobs.sqlite")) as store:
         yield store
 
 

@@ -16,10 +16,10 @@ from shared.broker.topology import topology
 from shared.contracts.attempt import Attempt, PinnedGate
 from shared.contracts.event import Event
 from shared.jobs.journal import ENDS, apply, replayed, tried_of
-from shared.jobs.open import open_job_store
 from shared.jobs.port import Job
 from shared.worker.retry import RetryPolicy
 from tests.contract.jobs_samples import PICTURE, RESULT, at, event, first_message, job, record_of
+from tests.unit.job_files import open_jobs
 from tests.unit.test_jobs_journal_properties import of_run, shuffled
 
 GATE = PinnedGate(back_to="base", attempts=4, identity_weight_step=0.1, identity_weight_most=1.2)
@@ -129,7 +129,7 @@ def test_a_replay_within_the_second_attempt_shows_the_second_attempt() -> None:
 
 
 def test_a_store_keeps_attempts_and_counts_what_they_cost_of_a_job_that_never_got_done(tmp_path: Path) -> None:
-    with closing(open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as store:
+    with closing(open_jobs(tmp_path / "jobs.sqlite")) as store:
         store.add(job(first_message=MESSAGE, batch_id="batch-1"))
         paid = record_of("encode").model_copy(update={"cost_usd": 0.25})
         for one in (told("finished", "encode", record=paid), back(1), back(1), back(2), told("cancelled", "score", 2)):
@@ -145,7 +145,7 @@ def test_a_store_keeps_attempts_and_counts_what_they_cost_of_a_job_that_never_go
 def test_a_process_that_ends_in_the_second_attempt_is_told_of_as_of_the_first(tmp_path: Path) -> None:
     """The same step, the same number of crashes: another happening all the same."""
     with (
-        closing(open_job_store(f"sqlite:///{tmp_path / 'jobs.sqlite'}")) as store,
+        closing(open_jobs(tmp_path / "jobs.sqlite")) as store,
         closing(EmbeddedBroker()) as broker,
     ):
         broker.declare(topology())

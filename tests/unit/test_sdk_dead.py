@@ -8,10 +8,12 @@ import doctor_image_gen
 from doctor_image_gen import DeadLetters, DoctorImageGenerator
 from doctor_image_gen.settings import Settings
 from shared.contracts.errors import InvalidInput
+from tests.unit.job_files import put_jobs
 from tests.unit.letter_samples import letter
 
 
 def test_the_generator_has_them_and_they_are_those_of_its_deployment(tmp_path: Path) -> None:
+    put_jobs(tmp_path / "data" / "jobs.sqlite")
     settings = Settings(data_dir=tmp_path / "data")
     with DeadLetters.open(settings) as dead:
         assert dead.import_([letter(1).to_json()]).filed == 1
@@ -28,6 +30,7 @@ def test_the_generator_has_them_and_they_are_those_of_its_deployment(tmp_path: P
 
 def test_a_replay_in_the_running_pipeline_is_worked_off(tmp_path: Path) -> None:
     """No real stage knows the synthetic route, so its worker refuses it: as a new run, with a new letter."""
+    put_jobs(tmp_path / "data" / "jobs.sqlite")
     with DoctorImageGenerator(Settings(data_dir=tmp_path / "data")) as generator:
         dead = generator.dead
         dead.import_([letter(1).to_json()])
