@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from skimage.transform import SimilarityTransform
@@ -136,6 +137,28 @@ def test_a_face_is_described_by_a_direction(recogniser: Recogniser) -> None:
     assert np.linalg.norm(one) == pytest.approx(1.0, abs=1e-6)
     assert one @ other > 0.97
     assert one @ stranger < 0.6
+
+
+@pytest.mark.parametrize("names", [("Sub_0", "Mul_1"), ("_minusscalar0", "_mulscalar0")])
+def test_a_graph_that_normalises_by_itself_is_shown_levels_as_insightface_shows_them(
+    tmp_path: Path, recogniser: Recogniser, names: tuple[str, str]
+) -> None:
+    """The same network with that before it describes a face as it does without."""
+    path = tmp_path / "mxnet.onnx"
+    write_recogniser(path)
+    graph = onnx.load(path)
+    for node in graph.graph.node:
+        node.input[:] = ["levels" if one == "input.1" else one for one in node.input]
+    for name, value in (("middle", 127.5), ("share", 1 / 127.5)):
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), name))
+    graph.graph.node.insert(0, helper.make_node("Sub", ["input.1", "middle"], ["about"], name=names[0]))
+    graph.graph.node.insert(1, helper.make_node("Mul", ["about", "share"], ["levels"], name=names[1]))
+    onnx.save(graph, path)
+    points = np.array(ASTRONAUT_POINTS)
+    told = Recogniser(path, "cpu").describe(astronaut(), points)
+    assert told == pytest.approx(recogniser.describe(astronaut(), points), abs=1e-5)
+    theirs = ArcFaceONNX(str(path)).get_feat(cv2.cvtColor(recognised_crop(astronaut(), points), cv2.COLOR_RGB2BGR))[0]
+    assert told == pytest.approx(theirs / np.linalg.norm(theirs), abs=1e-5)
 
 
 def test_a_face_at_the_border_and_beyond_is_described_too(recogniser: Recogniser) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from shared.contracts.errors import Permanent
@@ -22,6 +23,9 @@ TEMPLATE = np.array(
 Source: InsightFace, `face_align.arcface_dst`.
 """
 
+FIRST_NODES = 8
+"""Of a graph, among which insightface looks for what brings levels to the network's range."""
+
 Direction = NDArray[np.float32]
 """An embedding of unit length, (D,); compared by cosine."""
 
@@ -30,7 +34,7 @@ class Recogniser:
     """Describes faces. Keeps nothing from one to the next; used by one thread at a time.
 
     Source: Deng et al., ArcFace: Additive Angular Margin Loss for Deep Face Recognition (2018). Pixels go in as RGB,
-    (x - 127.5) / 127.5. A graph that takes that off by itself (MXNet's exports) is not for this.
+    (x - 127.5) / 127.5, or as they are into a graph that does that by itself (MXNet's exports), as insightface has it.
 
     Args:
         path: of the ONNX file.
@@ -48,6 +52,7 @@ class Recogniser:
             told = ", ".join(f"{one.name} {one.shape}" for one in taken)
             raise Permanent(f"{path} is no recogniser: it is to take one input of 3 x 112 x 112, and takes {told}.")
         self._input: str = taken[0].name
+        self._middle, self._half = (0.0, 1.0) if _normalises(path) else (127.5, 127.5)
 
     def describe(self, image: Image, points: NDArray[np.float64]) -> Direction:
         """The direction of one face of a picture.
@@ -60,7 +65,7 @@ class Recogniser:
             Permanent: the model gave numbers that are none, or no direction.
         """
         crop = recognised_crop(image, points)
-        pixels = (crop.astype(np.float32).transpose(2, 0, 1)[None] - 127.5) / 127.5
+        pixels = (crop.astype(np.float32).transpose(2, 0, 1)[None] - self._middle) / self._half
         vector = np.asarray(self._session.run(None, {self._input: pixels})[0], np.float64).ravel()
         length = float(np.linalg.norm(vector))
         if not np.isfinite(length) or length == 0.0:
@@ -69,6 +74,15 @@ class Recogniser:
                 f"`doctorgen models verify {self._path.parent.name}` says whether it is damaged."
             )
         return np.asarray(vector / length, np.float32)
+
+
+def _normalises(path: Path) -> bool:
+    """Whether a graph takes levels from 0 to 255: one of its first nodes subtracts, and one multiplies.
+
+    Source: insightface, model_zoo/arcface_onnx.py.
+    """
+    first = [node.name for node in onnx.load(str(path), load_external_data=False).graph.node[:FIRST_NODES]]
+    return all(any(name.startswith(how) for name in first) for how in (("Sub", "_minus"), ("Mul", "_mul")))
 
 
 def recogniser_key(path: Path, device: str) -> str:
