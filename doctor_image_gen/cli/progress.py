@@ -70,6 +70,9 @@ class Progress:
         note = f"attempt {tried + 1}" if tried else ""
         if event.kind == "retrying" and event.retry_in_s:
             note = f"retrying in {event.retry_in_s:.0f} s"
+        if event.kind == "retrying" and event.error:
+            said = f"{event.step} is tried again: {event.error.message}"
+            self._bars.console.print(said, markup=False, highlight=False, soft_wrap=True)
         self._bars.update(self._tasks[event.stage], completed=sum(done.values()), note=note)
 
     def _go_back(self, job_id: str, tried: int) -> None:

@@ -319,6 +319,14 @@ def test_progress_is_shown_stage_by_stage(capsys: pytest.CaptureFixture[str]) ->
     assert "1.5/3 steps" in line
 
 
+def test_why_a_step_is_tried_again_is_told_while_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """A full disk can be mended meanwhile, by whoever knows of it; also where no bars are drawn."""
+    error = ErrorAccount(kind="ResourceExhausted", type="ResourceExhausted", message="[disk] full", hint="Free some.")
+    with Progress(find_recipe(None, "portrait"), quiet=False) as progress:
+        progress.tell(event("retrying", "upscale", "upscale").model_copy(update={"retry_in_s": 15.0, "error": error}))
+        assert "upscale is tried again: [disk] full\n" in capsys.readouterr().err
+
+
 def test_a_refusal_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(find_recipe(None, "portrait"), quiet=False) as progress:
         progress.tell(event("refused"))
