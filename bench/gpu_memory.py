@@ -9,7 +9,7 @@ projections fused and the decoder channels last; crops of one size at once; and 
 compiled: compiling saves some of the intermediate tensors, so what is counted is the more.
 
 A stage runs twice. What the first run has at most comes of reading the models and of what is done to them once, as
-fusing and rounding; the second tells what work needs beside weights.
+fusing and rounding; the second tells what work needs beside weights. The first row is diffusers' own pipeline.
 
 Counted are torch's tensors. Networks in ONNX keep memory of their own on a GPU, and compute on the CPU here.
 """
@@ -29,7 +29,8 @@ prepare_libraries()
 
 from bench import gpu_shelf as shelf
 from bench.counted import GPU, counted
-from bench.gpu_machine import FULL, ID_TOKENS, Machine
+from bench.gpu import PLAIN, plain
+from bench.gpu_machine import FULL, ID_TOKENS, Machine, models, prompt_of
 from bench.gpu_recipe import AT_ONCE, ROOM, coloured, onnx_on_cpu
 from bench.gpu_stages import Task, Way, engine_of, side_of, tasks
 from shared.flux.speed import Speed
@@ -80,6 +81,19 @@ def held_by(task: Task, way: Way, machine: Machine, folder: Path, photo: bytes) 
         return Held(memory.live, *peaks)
 
 
+def held_by_diffusers(machine: Machine) -> Held:
+    """An image by diffusers' pipeline, as it comes."""
+    with counted() as memory:
+        transformer, vae = models(machine)
+        run, peaks = plain(machine, transformer, vae, prompt_of(machine)), []
+        for _ in range(2):
+            memory.restart()
+            run(1)
+            gc.collect()
+            peaks.append(memory.peak)
+        return Held(memory.live, *peaks)
+
+
 def main(words: Sequence[str]) -> int:
     """0."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_memory")
@@ -90,6 +104,8 @@ def main(words: Sequence[str]) -> int:
     rows = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     with TemporaryDirectory() as name:
         shelf.write(Path(name), full=True)
+        if chosen.stages is None:
+            rows.append(held_by_diffusers(COUNTED).row("an image", PLAIN))
         for way in WAYS:
             for task in tasks(COUNTED, way):
                 if task.name in (chosen.stages or task.name).split(","):
