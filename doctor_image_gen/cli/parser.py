@@ -47,8 +47,10 @@ def _generate(commands: Commands) -> None:
     command.add_argument(
         "--batch", action="extend", nargs="+", metavar="SCENARIO", help="several scenarios of the same doctor"
     )
-    command.add_argument("--output", metavar="FILE", help="where the picture goes (with --batch: use --output-dir)")
-    command.add_argument("--output-dir", metavar="FOLDER", help="where the pictures of --batch go")
+    command.add_argument(
+        "--output", type=_name, metavar="FILE", help="where the picture goes (with --batch: use --output-dir)"
+    )
+    command.add_argument("--output-dir", type=_name, metavar="FOLDER", help="where the pictures of --batch go")
     command.add_argument("--list-scenarios", action="store_true", help="list the scenarios and end")
     command.add_argument("--json", action="store_true", help="print the outcome as JSON and no progress bars")
 
@@ -60,11 +62,19 @@ def _submit(commands: Commands) -> None:
     command.add_argument("--idempotency-key", metavar="KEY", help="file at most one job for this key")
 
 
+def _name(word: str) -> str:
+    """Of a file or folder. An empty word would be the working folder, and is a variable that nobody has set."""
+    if not word:
+        raise argparse.ArgumentTypeError("the name is empty; is a variable of the shell not set?")
+    return word
+
+
 def _request_arguments(command: argparse.ArgumentParser, *, photos_required: bool) -> None:
     command.add_argument(
         "--doctor-image",
         action="extend",
         nargs="+",
+        type=_name,
         metavar="PHOTO",
         required=photos_required,
         help="one to five photos of one person",
@@ -135,7 +145,7 @@ def _jobs(commands: Commands) -> None:
     result = commands.add_parser("result", help="fetch a finished job's picture and its metadata")
     result.set_defaults(handler="jobs:result")
     result.add_argument("job_id")
-    result.add_argument("--output", metavar="FILE", help="write the picture there")
+    result.add_argument("--output", type=_name, metavar="FILE", help="write the picture there")
 
     cancel = commands.add_parser("cancel", help="tell the workers that a job is no longer wanted")
     cancel.set_defaults(handler="jobs:cancel")

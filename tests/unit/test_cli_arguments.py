@@ -202,3 +202,12 @@ def test_the_plain_options_reach_the_sdk_under_its_names() -> None:
         "faces": (1, 2),
     }
     assert request_of(words) == {"attributes": {}, "subject": "dr-x", "consent": {"basis": "written"}}
+
+
+@pytest.mark.parametrize("option", ["--doctor-image", "--output", "--output-dir"])
+def test_an_empty_name_is_no_folder(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As "$PHOTO" gives, where nobody has set it: the working folder would be meant by it."""
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", "--scenario", "consultant", option, ""])
+    assert ended.value.code == 2
+    assert f"argument {option}: the name is empty; is a variable of the shell not set?" in capsys.readouterr().err
