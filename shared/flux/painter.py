@@ -4,6 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Painter(nn.Module):
         identity_model: its name; None where there are none.
         lock: of whoever paints: adapters and caches are the transformer's, so one step at a time.
         adapters: LoRA adapters by their names and bytes, the least recently used first.
+        places: what the transformer calls each of them.
         booked: the bytes it was said to take where it computes; None where its parts take turns there.
         sped_up: whether the settings of speed were applied.
     """
@@ -51,6 +53,7 @@ class Painter(nn.Module):
         self.attentions = nn.ModuleList(attentions)
         self.lock = threading.Lock()
         self.adapters: OrderedDict[str, int] = OrderedDict()
+        self.places: dict[str, str] = {}
         self.booked = booked
         self.sped_up = False
         self.identity_model = identity_model
@@ -100,32 +103,37 @@ def in_force(
     try:
         for name in strengths:
             if name not in painter.adapters:
-                painter.adapters[name] = _read(painter.transformer, adapter_file(folder, name), name, dtype, book)
+                painter.adapters[name] = _read(painter, adapter_file(folder, name), name, dtype, book)
             painter.adapters.move_to_end(name)
-        use_loras(painter.transformer, {_adapter(name): strength for name, strength in strengths.items()})
+        use_loras(painter.transformer, {painter.places[name]: strength for name, strength in strengths.items()})
         yield
     finally:
         use_loras(painter.transformer, {})
         while len(painter.adapters) > ADAPTERS_KEPT:
             name, size = painter.adapters.popitem(last=False)
-            drop_lora(painter.transformer, _adapter(name))
+            drop_lora(painter.transformer, painter.places.pop(name))
             book(-size)
 
 
-def _read(transformer: Any, path: Path, name: str, dtype: torch.dtype, book: Callable[[int], None]) -> int:
+def _read(painter: Painter, path: Path, name: str, dtype: torch.dtype, book: Callable[[int], None]) -> int:
     """Have an adapter in the transformer; its bytes."""
-    size = stored_bytes(path, dtype)
+    size, place = stored_bytes(path, dtype), _free_place(painter)
     book(size)
     try:
-        load_lora(transformer, path, _adapter(name))
+        load_lora(painter.transformer, path, place)
     except BaseException:
-        if _adapter(name) in getattr(transformer, "peft_config", {}):
-            drop_lora(transformer, _adapter(name))
+        if place in getattr(painter.transformer, "peft_config", {}):
+            drop_lora(painter.transformer, place)
         book(-size)
         raise
+    painter.places[name] = place
     return size
 
 
-def _adapter(name: str) -> str:
-    """PEFT makes the name a part of the modules' names, where a dot would divide it."""
-    return name.replace(".", ":")
+def _free_place(painter: Painter) -> str:
+    """What to call the next adapter: of those few names the first that is free.
+
+    PEFT makes it a part of the modules' names, and a compiler compiles the blocks again for a name that it has not met.
+    """
+    taken = set(painter.places.values())
+    return next(place for place in map("adapter{}".format, count()) if place not in taken)

@@ -62,9 +62,9 @@ def speed_up(transformer: Any, vae: Any, speed: Speed, compiler: str = "inductor
     if speed.first_block_cache is not None:
         transformer.enable_cache(FirstBlockCacheConfig(threshold=speed.first_block_cache))
     if speed.compiled_blocks:
-        # A cache decides, and offloading copies, in the midst of a block, which the graph must break for.
-        unbroken = speed.first_block_cache is None and not offloaded
-        transformer.compile_repeated_blocks(fullgraph=unbroken, backend=compiler, **_room_to_recompile())
+        # Not as one whole graph: a cache decides, and offloading copies, in the midst of a block. And who insists on it
+        # gets an error for all that comes once the room to recompile is used up, in place of blocks that are not.
+        transformer.compile_repeated_blocks(fullgraph=False, backend=compiler, **_room_to_recompile())
 
 
 def check_takes_loras(transformer: Any) -> None:

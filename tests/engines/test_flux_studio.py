@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, _dynamo
 
 from shared.contracts.errors import Permanent, ResourceExhausted
 from shared.flux import painter as painters
+from shared.flux import speed as speeds
 from shared.flux import tiny
 from shared.flux.loading import footprint, stored_bytes
 from shared.flux.painter import Painter
@@ -229,6 +230,28 @@ def test_an_adapter_that_cannot_be_had_changes_nothing(folder: Path) -> None:
         pytest.fail("it was taken")
     assert torch.equal(painted(of), before)
     assert of.residency.figures().device_bytes == booked + stored_bytes(folder / "one", torch.float32)
+
+
+def test_a_worker_that_has_seen_many_adapters_takes_more_of_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled blocks are compiled for each kind of call, so often and no more: what comes then is not compiled."""
+    monkeypatch.setattr(speeds, "RECOMPILE_LIMIT", 1)
+    _dynamo.reset()
+    plain, compiled = studio(folder), studio(folder, compiled_blocks=True)
+    told: list[dict[str, Any]] = [{}, {"one": 1.0}, {"v1.0-two": 1.0}]
+    for loras in told:
+        torch.testing.assert_close(painted(compiled, **loras), painted(plain, **loras), rtol=0, atol=1e-5)
+
+
+def test_the_transformer_knows_adapters_by_few_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler compiles its blocks for a name; of 45 adapters, eight kept, it then compiled for 17 and not for 45."""
+    monkeypatch.setattr(painters, "ADAPTERS_KEPT", 1)
+    of, called = studio(folder), set()
+    before = painted(of)
+    for name in ("one", "v1.0-two", "one", "v1.0-two"):
+        with of.painting("tiny", NEW, {name: 1.0}) as painter:
+            called |= set(painter.transformer.peft_config)
+    assert called == {"adapter0", "adapter1"}
+    assert torch.equal(painted(of), before)
 
 
 def test_adapters_and_fused_projections_exclude_each_other(folder: Path) -> None:
