@@ -4,10 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from doctor_image_gen.cli import main
 from tests.unit.job_files import put_jobs
 from tests.unit.typed import Said, Type
+
+# How long an example takes says something of a machine that others use, too, and nothing of the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture
