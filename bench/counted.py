@@ -183,8 +183,10 @@ def _refuse_dtypes(func: Any, given: list[Tensor]) -> None:
         raise TypeError(f"{func} was given {shapes}: its CUDA kernel takes one dtype")
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, *_more: Any, **_kwargs: Any) -> Tensor:
-    """As large as a kernel's answer, that holds nothing beside it."""
+def _attention(query: Tensor, key: Tensor, value: Tensor, *more: Any, **kwargs: Any) -> Tensor:
+    """As large as a kernel's answer, that holds nothing beside it; on the CPU the answer."""
+    if not isinstance(query, FakeTensor):
+        return nn.functional.scaled_dot_product_attention(query, key, value, *more, **kwargs)
     kinds = {(one.dtype, one.device) for one in (query, key, value)}
     if len(kinds) > 1:
         raise TypeError(f"attention was given tensors of {kinds}")
