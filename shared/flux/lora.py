@@ -63,6 +63,13 @@ def load_lora(transformer: Any, path: Path, name: str) -> None:
             f"{path.name} is no LoRA adapter of this transformer alone. {len(strange)} layers that it has not, or has "
             f"in another size, or that are not whole: {shown}. Use one made for FLUX.1."
         )
+    if alphas:  # where a layer says nothing its alpha is its rank, as kohya's and ComfyUI's are; not its neighbour's
+        ranks = {
+            f"{layer}.alpha": weights[f"{layer}{DOWN}.weight"].shape[0]
+            for layer in layers
+            if f"{layer}{DOWN}.weight" in weights
+        }
+        alphas = {**ranks, **{name: float(alpha) for name, alpha in alphas.items()}}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")  # several are what is wanted
         FluxLoraLoaderMixin.load_lora_into_transformer(

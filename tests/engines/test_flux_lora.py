@@ -92,6 +92,18 @@ def test_alpha_over_rank_scales(tmp_path: Path) -> None:
     assert_same(predict(transformer), predict(merged({1: 1.0 / RANK})))
 
 
+def test_a_layer_without_alpha_is_not_scaled_by_those_that_have_one(tmp_path: Path) -> None:
+    path, wanted, weights = tmp_path / "alpha.safetensors", tiny(), adapter(1)
+    save_file(weights | {f"transformer.{LAYERS[0]}.alpha": torch.tensor(1.0)}, path)
+    for layer, scale in zip(LAYERS, (1.0 / RANK, 1.0), strict=True):
+        change = weights[f"transformer.{layer}.lora_B.weight"] @ weights[f"transformer.{layer}.lora_A.weight"]
+        wanted.get_submodule(layer).weight.data += scale * change
+    transformer = tiny()
+    load_lora(transformer, path, "one")
+    use_loras(transformer, {"one": 1.0})
+    assert_same(predict(transformer), predict(wanted))
+
+
 @pytest.mark.parametrize(("described", "scales"), [
     ({"lora_alpha": 6, "r": RANK}, (3.0, 3.0)),
     ({"lora_alpha": 6, "r": RANK, "use_rslora": True}, (6 / RANK**0.5,) * 2),
