@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Sequence
+from random import Random
 
 from shared.contracts.attempt import PinnedGate
 from shared.contracts.attempts import AttemptRecord, Attempts
 from shared.contracts.base import now
-from shared.contracts.errors import IntegrityError, InvalidInput, ResourceExhausted
+from shared.contracts.errors import IntegrityError, InvalidInput, Permanent, ResourceExhausted
 from shared.contracts.step import ErrorAccount, StepMessage, StepRecord
 from shared.contracts.verdict import Verdict
 from shared.storage.artifacts import fetch, store_artifact
@@ -18,6 +19,9 @@ from shared.worker.gate import attempt_of, borrowed, goes_on, judged, next_attem
 from shared.worker.step import CorruptInputError, reaching
 
 log = logging.getLogger(__name__)
+
+UNKNOWN = (Permanent, InvalidInput)
+"""The record of earlier attempts is lost or corrupt, the store refuses it, or only a newer version reads it."""
 
 
 def ended(
@@ -46,7 +50,7 @@ def ended(
         return completed(done, record, only_result(ahead, verdict.summary()), origin)
     try:
         before = _before(gate, store)
-    except (IntegrityError, InvalidInput) as error:
+    except UNKNOWN as error:
         if _is_tried_again(done, error, origin):
             raise
         log.warning("job %s: what is known of its earlier attempts is lost; this one is kept", done.job_id)
@@ -81,7 +85,7 @@ def best_so_far(
         return None
     try:
         records = _before(gate, store)
-    except (IntegrityError, InvalidInput) as unknown:
+    except UNKNOWN as unknown:
         log.warning("job %s: what is known of its attempts cannot be read: %s", message.job_id, unknown)
         return None
     return completed(message, None, judged(message, gate, records, error), origin)
@@ -113,7 +117,9 @@ def _sound(ahead: StepMessage, slot: str, store: ArtifactStore) -> bytes:
 
 
 def _is_tried_again(done: StepMessage, error: Exception, origin: Origin) -> bool:
-    return done.attempts + 1 < origin.policy.rule(done.step.stage, classify(error).__name__).attempts
+    failing_for_s = (now() - done.failures[0].at).total_seconds() if done.failures else 0.0
+    kind = classify(error).__name__
+    return origin.policy.delay_ms(done.step.stage, kind, done.attempts + 1, failing_for_s, Random(0)) is not None
 
 
 def _cost_to_others(

@@ -20,6 +20,7 @@ from shared.contracts.errors import (
     DeadlineExceeded,
     DevicePoisoned,
     InvalidInput,
+    Permanent,
     StepTimedOut,
     StoreAway,
     Transient,
@@ -287,8 +288,11 @@ class Worker:
         log.warning("job %s: %s; its step '%s' is done again", message.job_id, error, maker)
         if record is None:
             return failed(message, error, self._origin, self._rng)
-        reaching(self._store.delete, manifest_key(message.subject, record.key))
-        reaching(self._store.delete, error.ref.key)
+        try:
+            reaching(self._store.delete, manifest_key(message.subject, record.key))
+            reaching(self._store.delete, error.ref.key)
+        except Permanent as refused:
+            return failed(message, refused, self._origin, self._rng)
         return repaired(message, maker, error, self._origin, self._rng)
 
     def _salvaged(self, message: StepMessage, dispatch: Dispatch) -> Dispatch:
@@ -356,6 +360,8 @@ class Worker:
                 self._store.get("inbox/is-the-store-there")
             except Transient:
                 pause_s = min(2 * pause_s, LONGEST_STORE_PAUSE_S)
+            except Permanent:
+                return  # it answers; the steps tell what it refuses
             else:
                 return
 

@@ -21,7 +21,7 @@ from shared.broker.topology import CONTROL, EVENTS, dead_queue, queue_name, topo
 from shared.contracts.beat import Beat
 from shared.contracts.control import Control
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.errors import Transient
+from shared.contracts.errors import Permanent, Transient
 from shared.contracts.event import TERMINAL, Event
 from shared.contracts.step import StepMessage
 from shared.models.process import use_residency
@@ -84,7 +84,7 @@ class House:
         def run() -> None:
             try:
                 worker.run()
-            except WorkerSpentError as error:
+            except Exception as error:  # noqa: BLE001 - what ends a worker
                 self.raised.append(error)
 
         thread = threading.Thread(target=run)
@@ -366,6 +366,25 @@ def test_the_letter_of_what_is_lost_again_and_again_names_the_mend_and_can_be_re
     again = replay_message(letter, letter.message, Wish(), 1, "tester", letter.died_at, operations)
     house.publish(again)
     assert house.until_ended().kind == "done", "its tries are counted anew"
+
+
+def test_a_lost_input_that_the_store_does_not_let_us_make_again_ends_the_job_and_no_worker(house: House) -> None:
+    """As where the bucket's policy allows reading and writing, but no deleting."""
+
+    def refuse(key: str) -> None:
+        raise Permanent(f"the store could not delete {key}: AccessDenied")
+
+    house.worker(REFINE)
+    house.publish(first_message(house.store, word="a"))
+    house.until(lambda event: event.step == "one" and event.kind == "finished")
+    made = next(key for key, blob in house.store.blobs.items() if blob == b"photoa7")
+    house.store.blobs[made] = b"rotten"
+    house.store.delete = refuse  # type: ignore[method-assign]
+    house.worker(UPSCALE)
+    house.worker(QA)
+    assert house.until_ended().kind == "dead"
+    assert house.raised == []
+    assert "could not delete" in house.dead_letter("upscale").error.message
 
 
 def test_a_photo_found_corrupt_cannot_be_made_again_and_is_reported(house: House) -> None:

@@ -1,18 +1,26 @@
 """A further attempt at a picture that ends with an error: the best of those before is delivered, and the error told."""
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from shared.contracts.attempt import Attempt
+from shared.contracts.attempts import Attempts
+from shared.contracts.base import now
 from shared.contracts.errors import InvalidInput, Permanent, ResourceExhausted, Transient
 from shared.contracts.event import Event, JobResult
+from shared.contracts.step import Failure
 from shared.jobs.journal import apply
 from shared.storage.artifacts import store_artifact
+from shared.worker.dispatch import Origin
+from shared.worker.ending import ended
 from shared.worker.limits import WorkerLimits
 from shared.worker.operation import Work
+from shared.worker.retry import RetryPolicy, RetryRule
 from tests import synthetic
+from tests.contract.jobs_samples import TROUBLE
 from tests.synthetic import QA, REFINE, UPSCALE, AppendParams, gated_message, ran
 from tests.unit.test_worker_faults import House, die_of_a_message, held
 from tests.unit.test_worker_gate import job_of
@@ -218,6 +226,54 @@ def test_where_what_is_known_of_the_attempts_is_lost_the_error_is_the_job_s(hous
     house.worker(REFINE)
     house.publish(message)
     assert house.until_ended().kind == "dead"
+
+
+def test_a_store_that_refuses_the_record_of_the_attempts_ends_the_job_and_no_worker(house: House) -> None:
+    """Else each worker that got the message would die of it, and it of all its workers."""
+    message = second_attempt(house)
+    refuse_the_record(house, message)
+    in_attempt(1, raising(Permanent("it cannot be")))
+    house.worker(REFINE)
+    house.publish(message)
+    assert house.until_ended().kind == "dead"
+    assert house.raised == []
+    assert house.dead_letter("refine").error.message == "it cannot be"
+
+
+def test_an_attempt_is_kept_though_the_store_refuses_the_record_of_those_before(house: House) -> None:
+    message = second_attempt(house)
+    refuse_the_record(house, message)
+    house.worker(REFINE)
+    house.publish(message)
+    result = result_of(house.until_ended())
+    assert ([one.number for one in result.attempts or ()], result.kept) == ([2], 2)
+
+
+def test_an_attempt_is_kept_though_it_has_failed_too_long_to_look_for_the_record_again(house: House) -> None:
+    """The rule for IntegrityError bounds the time as well as the tries."""
+    message = second_attempt(house)
+    (first,) = Attempts.from_json(house.store.blobs.pop(message.gate.record.key)).attempts
+    failure = Failure(at=now() - timedelta(hours=1), worker="w", error=TROUBLE)
+    done = message.model_copy(update={"cursor": 3, "attempts": 1, "failures": (failure,)})
+    made = {done.result: (first.attempt.image,), done.verdict: (first.attempt.verdict,)}
+    ahead = done.model_copy(update={"artifacts": {**done.artifacts, **made}})
+    rule = RetryRule(attempts=9, give_up_after_s=60.0)
+    dispatch = ended(
+        done, first.trail[-1], ahead, house.store, Origin("w", RetryPolicy(rules={"IntegrityError": rule}))
+    )
+    result = result_of(Event.from_json(dispatch.then[-1].body))
+    assert ([one.number for one in result.attempts or ()], result.kept) == ([2], 2)
+
+
+def refuse_the_record(house: House, message: Any) -> None:
+    get = house.store.get
+
+    def refuse(key: str) -> bytes | None:
+        if key == message.gate.record.key:
+            raise Permanent("AccessDenied")
+        return get(key)
+
+    house.store.get = refuse  # type: ignore[method-assign]
 
 
 def test_an_attempt_whose_record_no_store_takes_is_the_last_and_the_best_is_kept(house: House) -> None:
