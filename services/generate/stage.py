@@ -179,9 +179,9 @@ STAGE = Stage(
             engines={
                 "portable": EngineSpec(ComposeParams, "services.generate.portable:PortableGenerate"),
                 "flux": EngineSpec(FluxParams, "services.generate.flux:FluxGenerate", smaller_plans=1),
-                "kontext": EngineSpec(KontextParams, "services.generate.edit.engine:kontext"),
-                "klein": EngineSpec(KleinParams, "services.generate.edit.engine:klein"),
-                "qwen": EngineSpec(QwenEditParams, "services.generate.edit.engine:qwen"),
+                "kontext": EngineSpec(KontextParams, "services.generate.edit.engine:kontext", smaller_plans=1),
+                "klein": EngineSpec(KleinParams, "services.generate.edit.engine:klein", smaller_plans=1),
+                "qwen": EngineSpec(QwenEditParams, "services.generate.edit.engine:qwen", smaller_plans=1),
             },
         ),
         Operation(

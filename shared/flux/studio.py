@@ -8,13 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from traceback import clear_frames
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
 
-from shared.contracts.errors import ResourceExhausted
 from shared.flux.control_models import control_path, control_resident
 from shared.flux.decode import load_vae
 from shared.flux.ip_adapter import Style, adapter_paths, ip_adapter_resident, read_style, show_styles
@@ -25,16 +23,16 @@ from shared.flux.pulid.attention import PerceiverAttentionCA
 from shared.flux.pulid.injection import attach
 from shared.flux.pulid.weights import builder_of, load_pulid, pulid_file
 from shared.flux.residents import ModuleResident, bytes_of
+from shared.flux.room import running_out
 from shared.flux.speed import Speed, speed_up
 from shared.flux.text import EncoderPaths, Encoders, PromptEmbedding, encode, load_encoders, memory_beside
 from shared.flux.used import Used
 from shared.models.device import require_device, torch_facts, wanted_device
 from shared.models.memory import Plan, needs, plan_for
 from shared.models.process import residency
-from shared.models.residency import Residency, Resident, gigabytes
+from shared.models.residency import Residency, Resident
 from shared.models.settings import flux_speed, models_folder
 from shared.vision.codec import Image
-from shared.worker.errors import classify
 
 BUFFERS_BYTES = 2**20
 """What text encoders hold besides the weights in their files: positions."""
@@ -132,7 +130,7 @@ class Studio:
         key = self.key(model, offloaded=offloaded)
         who = None if identity_model is None else proper_name(identity_model)
         made = partial(self.resident, model, who, offloaded=offloaded)
-        with self.residency.use(key, made) as painter, painter.lock, self._memory():
+        with self.residency.use(key, made) as painter, painter.lock, running_out(self.residency, self.device):
             self._prepare(key, painter)
             if who is not None:
                 self._see(key, painter, who)
@@ -273,25 +271,6 @@ class Studio:
         """The modules, in host memory."""
         path, build = pulid_file(self.folder, identity_model), builder_of(self.folder, identity_model)
         return cast(list[PerceiverAttentionCA], list(load_pulid(path, self.dtype, "cpu", build).pulid_ca))
-
-    @contextmanager
-    def _memory(self) -> Iterator[None]:
-        """Where the device runs out of it all the same, let go of what nobody uses: the next try may then do.
-
-        Raises:
-            ResourceExhausted: it did.
-        """
-        try:
-            yield
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and classify(error) is not ResourceExhausted:
-                raise
-            clear_frames(error.__traceback__)  # its activations, which would else live as long as the error does
-            dropped = self.residency.drop_idle()
-            raise ResourceExhausted(
-                f"{self.device} ran out of memory beside {gigabytes(self.residency.figures().device_bytes)} of models "
-                f"({error}). {dropped} models that nobody uses were dropped; or ask for a smaller picture."
-            ) from error
 
     def _prepare(self, key: str, painter: Painter) -> None:
         """Once, on the device: apply the settings of speed, and book what it takes then, which may be less."""

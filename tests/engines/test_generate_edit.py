@@ -5,7 +5,9 @@ made smaller here, and nothing else of them is changed.
 """
 
 import json
+import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +21,7 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from safetensors.torch import load_file, save_file
 
 from bench.counted import GPU, counted
+from services.generate.edit import pipeline
 from services.generate.edit.editors import KLEIN, KONTEXT, QWEN, Editor
 from services.generate.edit.engine import EditGenerate
 from services.generate.edit.references import references
@@ -60,6 +63,7 @@ KINDS = {
     "klein": Kind(KLEIN, KleinParams, tiny_edit.klein, "flux2-klein-4b"),
     "qwen": Kind(QWEN, QwenEditParams, tiny_edit.qwen, "qwen-image-edit-2511"),
 }
+STAGE_SPECS = STAGE.operations[0].engines
 each = pytest.mark.parametrize("name", KINDS)
 
 
@@ -248,6 +252,55 @@ def test_a_machine_that_is_too_small_says_so_before_it_loads_anything(folder: Pa
 
 
 @each
+def test_what_ran_out_of_memory_is_painted_in_turns_on_the_device_and_gives_the_same_bytes(
+    folder: Path, made: Made, name: str
+) -> None:
+    """Blocks and layers come from host memory; also after another plan, and before it."""
+    one, offloaded = engine(folder, name), replace(work(name), plan=STAGE_SPECS[name].smaller_plans)
+    with use_residency(Residency(Budget(10**9, 10**9))) as ours:
+        assert data(one.run(offloaded)) == made(name)
+        assert data(one.run(work(name))) == made(name)
+        assert data(one.run(offloaded)) == made(name)
+        assert ours.figures().loads == 2
+    parts = pipeline.resident(folder / name, KINDS[name].editor, torch.float32, "cpu", offloaded=True).load()
+    hooked = {
+        part for part, module in parts.items() if any(hasattr(layer, "_diffusers_hook") for layer in module.modules())
+    }
+    assert hooked == parts.keys() - {"vae"}
+
+
+@each
+def test_where_there_is_no_room_for_a_whole_pipeline_its_parts_still_take_turns(folder: Path, name: str) -> None:
+    place, editor = folder / name, KINDS[name].editor
+    whole = pipeline.resident(place, editor, torch.float32, "cpu")
+    (smaller,) = whole.smaller
+    assert smaller.device_bytes < whole.device_bytes
+    with use_residency(Residency(Budget(smaller.device_bytes, 10**9))) as ours:
+        with pytest.raises(ResourceExhausted, match="What would fit: group offload"):
+            engine(folder, name).run(work(name))
+        assert picture(engine(folder, name).run(replace(work(name), plan=1))).shape == (64, 64, 3)
+        assert ours.figures().device_bytes == smaller.device_bytes
+
+
+def test_a_device_that_runs_out_of_memory_lets_go_of_what_nobody_uses(folder: Path) -> None:
+    """And of the activations of the call that failed, which the error would else keep."""
+    activations = []
+
+    def fail(share: float) -> None:
+        if share > 0.05:
+            activation = torch.zeros(8)
+            activations.append(weakref.ref(activation))
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {activation.nbytes} bytes more")
+
+    with use_residency(Residency(Budget(10**9, 10**9))) as ours:
+        engine(folder, "kontext").run(work("kontext", steps=1))
+        with pytest.raises(ResourceExhausted, match=r"cpu ran out of memory .* 1 models that nobody uses"):
+            engine(folder, "klein").run(replace(work("klein"), progress=fail))
+        assert ours.on_device() == engine(folder, "klein").resident_keys(work("klein").params)
+    assert activations[0]() is None
+
+
+@each
 def test_missing_weights_are_named_with_the_command_that_brings_them(tmp_path: Path, name: str) -> None:
     model = KINDS[name].model
     parse: Any = KINDS[name].params
@@ -303,7 +356,7 @@ def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:
     one = broken(tmp_path, "klein")
     (file,) = (tmp_path / "klein" / "transformer").glob("*.safetensors")
     file.rename(file.with_suffix(".bin"))
-    with pytest.raises(Permanent, match=r"cannot be read as a Flux2KleinPipeline.*`doctorgen models download klein`"):
+    with pytest.raises(Permanent, match=r"pickles are not loaded.*`doctorgen models download klein`"):
         one.run(work("klein"))
     for other in (tmp_path / "klein").rglob("*.safetensors"):
         other.unlink()

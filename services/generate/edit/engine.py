@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from services.generate.edit.references import references
 from services.generate.stage import EXTRA, EditParams
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.parts import proper_name
+from shared.flux.room import running_out
 from shared.models.catalogue import load_models
 from shared.models.device import require_device, torch_facts, wanted_device
 from shared.models.process import residency
@@ -64,7 +66,7 @@ class EditGenerate:
 
     def resident_keys(self, params: EditParams) -> AbstractSet[str]:
         """The pipeline, whole."""
-        return frozenset({self._key(params.model)})
+        return frozenset({self._key(params.model, offloaded=False)})
 
     def run(self, work: Work[EditParams]) -> Outcome:
         """Outputs `image`.
@@ -72,6 +74,7 @@ class EditGenerate:
         Raises:
             InvalidInput: an input or a parameter that this model has no use for.
             Permanent: weights are missing or wrong, or the picture came out empty.
+            ResourceExhausted: there is no room for the weights; or the device ran out of memory all the same.
         """
         params = work.params
         _check_inputs(self._editor, work)
@@ -82,8 +85,10 @@ class EditGenerate:
                 "cfg", f"{params.cfg}, and {params.model} is distilled: it takes no true guidance", "Leave it at 1."
             )
         require_device(self._device, torch_facts())
-        key = self._key(params.model)
-        with residency().use(key, lambda: resident(folder, self._editor, self._dtype, self._device)) as whole:
+        lender, offloaded = residency(), work.plan > 0
+        made = partial(resident, folder, self._editor, self._dtype, self._device, offloaded=offloaded)
+        key = self._key(params.model, offloaded=offloaded)
+        with lender.use(key, made) as whole, running_out(lender, self._device):
             work.progress(_SHOWN_FROM)
             picture = self._paint(whole.pipeline, work, [PIL.Image.fromarray(one.picture) for one in shown])
         facts: dict[str, JsonValue] = {
@@ -94,8 +99,9 @@ class EditGenerate:
         }
         return Outcome({"image": image_output(picture, "intermediate")}, facts)
 
-    def _key(self, model: str) -> str:
-        return f"{self._folder / proper_name(model)} {self._editor.pipeline} {self._dtype}"
+    def _key(self, model: str, *, offloaded: bool) -> str:
+        plan = " offloaded" if offloaded else ""
+        return f"{self._folder / proper_name(model)} {self._editor.pipeline} {self._dtype}{plan}"
 
     def _paint(self, pipeline: Any, work: Work[EditParams], photos: list[PIL.Image.Image]) -> Image:
         """The noise is drawn on the CPU, wherever the pipeline computes, so that a seed means the same everywhere."""

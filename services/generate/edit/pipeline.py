@@ -9,15 +9,19 @@ from typing import Any, Final, cast
 import diffusers
 import torch
 import transformers
+from diffusers.hooks import apply_group_offloading
 from safetensors import SafetensorError
 from torch import nn
 
 from services.generate.edit.editors import Editor
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.fp8 import stored_shapes
+from shared.flux.loading import footprint, settle
 from shared.flux.parts import INDEX, proper_name
 from shared.flux.residents import ModuleResident
 from shared.models.catalogue import load_models
+from shared.models.memory import Plan, needs
+from shared.models.residency import Smaller
 from shared.models.shelf import Shelf
 from shared.worker.errors import classify
 
@@ -28,6 +32,9 @@ _BESIDE_WEIGHTS_BYTES = 32 * 10**6
 
 _LIBRARIES: Final = {"diffusers": diffusers, "transformers": transformers}
 """Where the parts of a pipeline come from; no code of a model's own is run."""
+
+_TRANSFORMER, _TEXT = "transformer", "text_encoder"
+"""What pipelines call the parts that may take turns on the device; of the second kind there may be several."""
 
 _SHOWN = 5
 _COUNTER = "num_batches_tracked"
@@ -89,28 +96,88 @@ def described(folder: Path) -> Mapping[str, Any]:
     return index
 
 
-def resident(folder: Path, editor: Editor, dtype: torch.dtype, device: str) -> ModuleResident[Whole]:
+def resident(
+    folder: Path, editor: Editor, dtype: torch.dtype, device: str, *, offloaded: bool = False
+) -> ModuleResident[Whole]:
     """The pipeline in that folder, for a Residency. Reads the files' headers only.
+
+    Args:
+        folder: of the pipeline.
+        editor: whose it is.
+        dtype: of the weights in memory.
+        device: where it computes.
+        offloaded: only the autoencoder stays on the device: the transformer's blocks and the text encoder's layers come
+            from host memory in turns. The same bytes in more time.
 
     Raises:
         Permanent: there are no weights in safetensors; when it is loaded: they are not this pipeline's.
     """
+    name = f"{folder.name}, {str(dtype).removeprefix('torch.')}"
+    size = _bytes_once_loaded(folder, dtype)
+    by_turns = _by_turns(folder, dtype, size)
+    if not offloaded:
+        return ModuleResident(name, lambda: _read(folder, editor, dtype), size, device, smaller=(by_turns,))
+
+    def read() -> Whole:
+        whole = _read(folder, editor, dtype)
+        _offload(whole, device)
+        return whole
+
     return ModuleResident(
-        f"{folder.name}, {str(dtype).removeprefix('torch.')}",
-        lambda: _read(folder, editor, dtype),
-        _bytes_once_loaded(folder, dtype),
+        f"{name}, by {by_turns.name}",
+        read,
+        size,
         device,
+        device_bytes=by_turns.device_bytes,
+        host_bytes=by_turns.host_bytes,
+        moves=_staying,
     )
 
 
+def _by_turns(folder: Path, dtype: torch.dtype, size: int) -> Smaller:
+    """What it takes where transformer and text encoder are in host memory: two blocks on the device, or one layer."""
+    staying = sum(
+        _weights(file, dtype) for part in _parts(folder) if not _takes_turns(part) for file in _files(folder, part)
+    )
+    shapes = stored_shapes([file for part in _parts(folder) if part.startswith(_TEXT) for file in _files(folder, part)])
+    layer = max((math.prod(shape) for shape in shapes.values()), default=0) * dtype.itemsize
+    slack = size - sum(_weights(file, dtype) for part in _parts(folder) for file in _files(folder, part))
+    need = needs(footprint(folder, dtype), staying + layer + slack)[Plan.GROUP_OFFLOAD]
+    return Smaller(Plan.GROUP_OFFLOAD.value, need.device_bytes, size - staying)
+
+
+def _offload(whole: Whole, device: str) -> None:
+    """Have transformer and text encoders come to the device in turns, each part only while it computes."""
+    for name, part in whole.items():
+        if name == _TRANSFORMER:
+            settle(part, Plan.GROUP_OFFLOAD, device)
+        elif _takes_turns(name):
+            # By leaves, since their blocks lie deeper than diffusers looks; without a stream, since they run once.
+            apply_group_offloading(part, torch.device(device), torch.device("cpu"), "leaf_level")
+
+
+def _staying(whole: Whole) -> nn.Module:
+    return nn.ModuleList([part for name, part in whole.items() if not _takes_turns(name)])
+
+
+def _takes_turns(part: str) -> bool:
+    return part == _TRANSFORMER or part.startswith(_TEXT)
+
+
 def _bytes_once_loaded(folder: Path, dtype: torch.dtype) -> int:
-    files = [file for part in _parts(folder) for file in sorted((folder / part).glob("*.safetensors"))]
-    weights = sum(math.prod(shape) for file in files for shape in stored_shapes([file]).values()) * dtype.itemsize
-    if not weights:
-        raise Permanent(
-            f"There are no weights in safetensors in {folder}, and pickles are not loaded. {_again(folder)}"
-        )
+    weights = sum(_weights(file, dtype) for part in _parts(folder) for file in _files(folder, part))
+    if not _files(folder, _TRANSFORMER):
+        place = folder / _TRANSFORMER
+        raise Permanent(f"There are no weights in safetensors in {place}, and pickles are not loaded. {_again(folder)}")
     return int(weights * (1 + _BESIDE_WEIGHTS)) + _BESIDE_WEIGHTS_BYTES
+
+
+def _files(folder: Path, part: str) -> list[Path]:
+    return sorted((folder / part).glob("*.safetensors"))
+
+
+def _weights(file: Path, dtype: torch.dtype) -> int:
+    return sum(math.prod(shape) for shape in stored_shapes([file]).values()) * dtype.itemsize
 
 
 def _read(folder: Path, editor: Editor, dtype: torch.dtype) -> Whole:
