@@ -39,25 +39,24 @@ def resume(broker: Broker, jobs: JobStore, policy: RetryPolicy, worker: str) -> 
 
     The end of the process counts as a crash of the steps it was at. A job with as many crashes at one step as the
     policy allows goes to the dead letters: it may be what ends the process each time. Where finished attempts at its
-    picture stand, it goes on all the same, through these alone.
+    picture stand, it goes on all the same, through these alone; but not for ever, for what the store has lost of them
+    is made again, and may end the process as well.
     """
     going_on = []
     for job in jobs.released():
         step, crashes = current_step(job), crashes_of(job)
         if job.first_message is None or step is None:
             continue
-        if crashes >= policy.rule(step.stage, WorkerCrashed.__name__).attempts:
+        limit = policy.rule(step.stage, WorkerCrashed.__name__).attempts
+        goes_on: Job | None = job
+        if crashes >= limit:
             log.warning("job %s goes to the dead letters: its process ended %d times at it", job.job_id, crashes)
-            jobs.file_letter(_letter(job.first_message, step, crashes, worker))
-            finished = _without_further_attempts(job, job.first_message)
-            if finished is None:
-                jobs.record(_event(job, step, "dead", crashes, worker))
-            else:
-                going_on.append(finished)
-            continue
+            jobs.file_letter(_letter(job.first_message, step, min(crashes, limit), worker))
+            goes_on = _without_further_attempts(job, job.first_message) if crashes < 2 * limit else None
         if crashes:
-            jobs.record(_event(job, step, "retrying", crashes, worker))
-        going_on.append(job)
+            jobs.record(_event(job, step, "retrying" if goes_on else "dead", crashes, worker))
+        if goes_on:
+            going_on.append(goes_on)
     return publish_again(broker, going_on)
 
 

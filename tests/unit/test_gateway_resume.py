@@ -85,6 +85,24 @@ def test_a_further_attempt_that_ends_the_process_again_and_again_is_given_up_for
     assert standing.first_message == MESSAGE, "a replay may make all attempts"
 
 
+def test_a_job_whose_finished_attempts_end_the_process_too_is_given_up_in_the_end(jobs: JobStore) -> None:
+    """As where a manifest of theirs is lost, so that their steps are run again: no start of the pipeline is in vain."""
+    jobs.add(gated())
+    jobs.release("interactive", 99, lambda _: None)
+    for told in (news("finished", "encode", record=record_of("encode")), back(1), news("started", "base", 1)):
+        jobs.record(told)
+    starts = 0
+    with closing(EmbeddedBroker()) as broker:
+        broker.declare(topology())
+        while starts < 20 and resume(broker, jobs, POLICY, "w"):
+            starts += 1
+    assert starts == 5, "twice tried again, and thrice gone on with what was finished"
+    standing = jobs.get("job-1")
+    assert standing is not None
+    assert standing.state == "dead"
+    assert len(jobs.letters(LetterFilter())) == 1
+
+
 def jobs_attempts(jobs: JobStore) -> int:
     job = jobs.get("job-1")
     assert job is not None
