@@ -36,6 +36,7 @@ class Painter(nn.Module):
         places: what the transformer calls each of them.
         booked: the bytes it was said to take where it computes; None where its parts take turns there.
         sped_up: whether the settings of speed were applied.
+        spoilt: whether it may be used no more.
     """
 
     def __init__(
@@ -56,8 +57,16 @@ class Painter(nn.Module):
         self.places: dict[str, str] = {}
         self.booked = booked
         self.sped_up = False
+        self.spoilt = False
         self.identity_model = identity_model
         self._attachment = attachment
+
+    def spoil(self) -> None:
+        """Let go of all weights, whoever still holds it: an error's traceback does, and what comes next needs room."""
+        self.spoilt = True
+        for module in self.modules():
+            for held in (module._parameters, module._buffers):  # noqa: SLF001 - nothing is to be used of them any more
+                held.clear()
 
     def sees(self, identity_model: str) -> bool:
         """Whether its modules are this model's; those that were attached for good are whoever's made it."""

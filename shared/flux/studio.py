@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
+from shared.contracts.errors import DoctorGenError, Transient
 from shared.flux.control_models import control_path, control_resident
 from shared.flux.decode import load_vae
 from shared.flux.ip_adapter import Style, adapter_paths, ip_adapter_resident, read_style, show_styles
@@ -126,6 +127,7 @@ class Studio:
                 device; the settings of speed cannot be had here.
             ResourceExhausted: there is no room; says what each plan would need, and nothing was loaded then. Or the
                 device ran out of memory within the block.
+            Transient: another step spoilt the painter that was waited for.
         """
         key = self.key(model, offloaded=offloaded)
         who = None if identity_model is None else proper_name(identity_model)
@@ -273,14 +275,31 @@ class Studio:
         return cast(list[PerceiverAttentionCA], list(load_pulid(path, self.dtype, "cpu", build).pulid_ca))
 
     def _prepare(self, key: str, painter: Painter) -> None:
-        """Once, on the device: apply the settings of speed, and book what it takes then, which may be less."""
-        if not painter.sped_up:
+        """Once, on the device: apply the settings of speed, and book what it takes then, which may be less.
+
+        Where that fails half-way the painter is dropped, so that the next step begins with one that nothing changed.
+
+        Raises:
+            Permanent: as `speed_up`.
+            Transient: another step has spoilt this painter; there will be a new one.
+        """
+        if painter.spoilt:
+            raise Transient("the settings of flux failed half-way in another step; the model is being loaded anew")
+        if painter.sped_up:
+            return
+        try:
             if self.speed.compiled_blocks:
                 show_styles(painter.transformer)  # else the first step with a style would compile it all again
             speed_up(painter.transformer, painter.vae, self.speed, self._compiler)
-            painter.sped_up = True
-            if painter.booked is not None:
-                self.residency.grow(key, bytes_of(painter) - painter.booked)
+        except DoctorGenError:  # told before anything was changed
+            raise
+        except BaseException:
+            self.residency.spoil(key)
+            painter.spoil()
+            raise
+        painter.sped_up = True
+        if painter.booked is not None:
+            self.residency.grow(key, bytes_of(painter) - painter.booked)
 
 
 def studio_of(

@@ -135,6 +135,7 @@ class _Entry:
     users: int = 0  # who has it, and who waits for it: it must not be put out
     busy: bool = False  # somebody brings it, moves it or drops it
     used: int = 0  # when it was last given back, in turns
+    spoilt: bool = False  # nobody is to have it any more
 
     def measure(self) -> None:
         """As it is before adapters are added to it."""
@@ -240,6 +241,16 @@ class Residency:
             self._count(**{"bytes_loaded" if more > 0 else "bytes_dropped": abs(more)})
             self._changed.notify_all()
 
+    def spoil(self, key: str) -> None:
+        """A model that the caller uses is not as it was loaded any more: it goes once its last user gives it back.
+
+        Whoever asks for the key from now on has it loaded anew.
+        """
+        with self._changed:
+            entry = self._entries.pop(key)
+            entry.spoilt, entry.key = True, f"{key}, spoilt {id(entry)}"
+            self._entries[entry.key] = entry
+
     def drop_idle(self) -> int:
         """Drop every model that nobody uses; how many. For after a step ran out of memory, and for the end."""
         with self._changed:
@@ -270,6 +281,9 @@ class Residency:
             if entry.place is Place.DEVICE:  # who waited in vain has not used it
                 self._turn += 1
                 entry.used = self._turn
+                if entry.spoilt and not entry.users:
+                    with self._busy(entry):
+                        self._drop(entry)
             self._forget_if_gone(entry)
             self._changed.notify_all()
 

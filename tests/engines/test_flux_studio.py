@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, _dynamo
 
-from shared.contracts.errors import Permanent, ResourceExhausted
+from shared.contracts.errors import Permanent, ResourceExhausted, Transient
 from shared.flux import painter as painters
 from shared.flux import speed as speeds
 from shared.flux import tiny
@@ -267,6 +267,36 @@ def test_speed_is_applied_once_after_the_identity_modules(folder: Path) -> None:
     with quick.painting("tiny", NEW) as painter:
         assert painter.transformer.is_cache_enabled
         assert quick.residency.figures().device_bytes == bytes_of(painter)
+
+
+@pytest.mark.parametrize("error", [ValueError("no kernel"), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_painter_that_was_sped_up_in_part_is_dropped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Fused and no more: the next step begins with the weights as they are in their files."""
+    of, kept = studio(folder, fused_qkv=True), []
+
+    def fail(vae: Any, _: int | None) -> None:
+        kept.append(weakref.ref(vae.decoder.conv_in.weight))
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(speeds, "tile_from", fail)
+        with pytest.raises(ResourceExhausted if isinstance(error, torch.OutOfMemoryError) else ValueError) as told:
+            painted(of)
+    assert told.value.__traceback__ is not None
+    assert kept[0]() is None, "the error holds what was dropped"
+    figures = of.residency.figures()
+    assert (figures.drops, figures.device_bytes, figures.host_bytes) == (1, 0, 0)
+    assert torch.equal(painted(of), painted(studio(folder, fused_qkv=True)))
+
+
+def test_who_waited_for_a_painter_that_was_spoilt_tries_again(folder: Path) -> None:
+    of = studio(folder)
+    with of.residency.use(of.key("tiny"), lambda: of.resident("tiny")) as painter:
+        painter.spoil()  # as who had it before does
+        with pytest.raises(Transient, match="anew"):
+            painted(of, None)
 
 
 # Within a budget

@@ -449,6 +449,17 @@ def test_idle_models_can_be_dropped_all_at_once(make_house: MakeHouse) -> None:
     assert house.machine.host == {}
 
 
+def test_a_spoilt_model_goes_with_its_last_user_and_is_loaded_anew() -> None:
+    residency = Residency(Budget(12, 12))
+    with residency.use("half", lambda: Half("")):
+        with residency.use("half", lambda: Half("")):
+            residency.spoil("half")
+        with residency.use("half", lambda: Half("")):
+            assert (residency.figures().loads, residency.figures().drops) == (2, 0)
+    assert residency.on_device() == {"half"}
+    assert (residency.figures().drops, residency.figures().device_bytes) == (1, 6)
+
+
 def test_the_figures_tell_what_was_done_and_how_long_it_took(make_house: MakeHouse) -> None:
     """By a clock that goes on by a second whenever it is read."""
     house = make_house(device=5, host=10, clock=map(float, count()).__next__)
