@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from doctor_image_gen.arguments import path_of, photos_of, scenarios_of, settings_of
 from doctor_image_gen.batch import BatchFile
 from doctor_image_gen.batch_client import BatchClient
 from doctor_image_gen.client import Client, id_of, named
@@ -70,9 +71,10 @@ class DoctorImageGenerator:
             InvalidInput: photos, images, scenario or settings cannot be used; names the field and the mend.
             Permanent: the pipeline gave the job up; the message says at which step and why.
         """
-        options = GenerationOptions.parse(settings or {})
+        options = GenerationOptions.parse(settings_of(settings))
         wish = {"photography_style": photography_style, "custom_prompt": custom_prompt, "images": images, **request}
-        ((job, path),) = self._run(doctor_image_path, {scenario: output_path}, wish, options, on_event)
+        path = None if output_path is None else path_of(output_path, "output_path")
+        ((job, path),) = self._run(photos_of(doctor_image_path), [(scenario, path)], wish, options, on_event)
         if job.state != "done":
             raise failure_of(job)
         return generated(self._opened().connections, job, path, include_base64=options.include_base64)
@@ -96,17 +98,18 @@ class DoctorImageGenerator:
         `job_id`; an `idempotency_key` holds for each scenario apart, and `images` are those of every scenario.
 
         Raises:
-            InvalidInput: photos, images or settings cannot be used, or a scenario is named twice; no job is filed then.
+            InvalidInput: photos, images or settings cannot be used, or a scenario is named twice; in the embedded
+                pipeline also where a scenario is not known, or its job would be refused for another reason. No job is
+                filed then. A gateway elsewhere refuses such a job alone.
         """
-        if not scenarios or len(set(scenarios)) < len(scenarios):
-            found = "the list names a scenario twice" if scenarios else "the list is empty"
-            raise InvalidInput("scenarios", found, "Name each wanted scenario once.")
+        names = scenarios_of(scenarios)
         if "job_id" in request:
             raise InvalidInput("job_id", "a batch is several jobs", "Give an idempotency_key, or name the batch_id.")
-        options = GenerationOptions.parse(settings or {})
+        options = GenerationOptions.parse(settings_of(settings))
         wish = {"photography_style": photography_style, "custom_prompt": custom_prompt, "images": images, **request}
-        paths = {name: None if output_dir is None else Path(output_dir) / f"{name}.png" for name in scenarios}
-        ended = self._run(doctor_image_path, paths, wish, options, on_event, key_per_scenario=True)
+        folder = None if output_dir is None else path_of(output_dir, "output_dir")
+        wanted = [(name, None if folder is None else folder / f"{name}.png") for name in names]
+        ended = self._run(photos_of(doctor_image_path), wanted, wish, options, on_event, key_per_scenario=True)
         connections = self._opened().connections
         return [generated(connections, job, path, include_base64=options.include_base64) for job, path in ended]
 
@@ -120,8 +123,9 @@ class DoctorImageGenerator:
         Raises:
             InvalidInput: the batch or one of its photos cannot be used; nothing is filed then.
         """
-        folder = Path() if isinstance(batch, Mapping) else Path(batch).parent
-        wanted = BatchFile.parse(batch) if isinstance(batch, Mapping) else BatchFile.read(Path(batch))
+        file = None if isinstance(batch, Mapping) else path_of(batch, "batch")
+        folder = Path() if file is None else file.parent
+        wanted = BatchFile.parse(batch) if file is None else BatchFile.read(file)
         if batch_id is not None:
             wanted = BatchFile.parse({**wanted.model_dump(mode="json"), "batch_id": batch_id})
         return self._batches().submit(wanted, folder)
@@ -160,22 +164,24 @@ class DoctorImageGenerator:
 
     def _run(
         self,
-        photos: PathLike | Sequence[PathLike],
-        paths: dict[str, PathLike | None] | dict[str, Path | None],
+        photos: Sequence[Path],
+        wanted: Sequence[tuple[str, Path | None]],
         wish: dict[str, Any],
         options: GenerationOptions,
         on_event: Listener | None,
         *,
         key_per_scenario: bool = False,
     ) -> list[tuple[Job, Path]]:
-        files = [Path(photos)] if isinstance(photos, str | Path) else [Path(photo) for photo in photos]
         stack = self._opened()
         client = Client(stack.connections, self._settings.photo_limits, stack.check)
-        requests = requests_for(client, files, list(paths), wish, options, key_per_scenario=key_per_scenario)
+        scenarios = [scenario for scenario, _ in wanted]
+        requests = requests_for(client, photos, scenarios, wish, options, key_per_scenario=key_per_scenario)
+        if len(requests) > 1:  # one alone is refused by intake, before anything is computed
+            stack.check_requests(requests)
         results = self._settings.data_dir / "results"
         pictures = [
-            Path(path) if path is not None else results / f"{request.scenario}-{id_of(request)}.png"
-            for request, path in zip(requests, paths.values(), strict=True)
+            path if path is not None else results / f"{request.scenario}-{id_of(request)}.png"
+            for request, (_, path) in zip(requests, wanted, strict=True)
         ]
         for picture in pictures:
             make_room(picture)

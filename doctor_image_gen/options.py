@@ -1,5 +1,6 @@
 """The `settings` argument of the SDK."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -34,7 +35,7 @@ class GenerationOptions(BaseModel):
     timeout_s: Annotated[float, Field(gt=0, le=LONGEST_WAIT_S)] | None = None
 
     @classmethod
-    def parse(cls, settings: dict[str, Any]) -> Self:
+    def parse(cls, settings: Mapping[str, Any]) -> Self:
         """Raises InvalidInput naming the setting."""
         plain = {name: value for name, value in settings.items() if "." not in name}
         try:

@@ -36,6 +36,7 @@ from shared.broker.port import Broker
 from shared.broker.topology import INTAKE_KEY, JOURNAL
 from shared.contracts.errors import Permanent, Transient
 from shared.contracts.recipe import Recipe
+from shared.contracts.request import JobRequest
 from shared.jobs.open import open_job_store
 from shared.jobs.port import JobStore
 from shared.storage.open import open_store
@@ -119,17 +120,10 @@ def gateway_loops(
     name = gateway_name()
     broker, store, jobs = connections.broker, connections.store, connections.jobs
     chosen = settings.gateway
-    house = House(
-        operations={operation.name: operation for stage in stages.values() for operation in stage.operations},
-        recipe=recipe or (lambda wanted: find_recipe(settings.user_folder, wanted)),
-        catalogue=CachedCatalogue(settings.user_folder),
-        defaults=LiveDefaults(settings),
-        photo_limits=settings.photo_limits,
-    )
     bell, pace, tombs = Bell(), Pace(), Tombs(broker, store, jobs)
     room = Room(jobs, chosen.waiting_jobs, chosen.waiting_jobs_per_caller, pace)
     desk = Desk(jobs, room, tombs, bell, name)
-    reception = Reception(store, house)
+    reception = Reception(store, house_of(settings, stages, recipe))
     teller = BatchTeller(broker, jobs)
     fan_out = FanOut(broker, reception, desk, teller, settings.retry)
     window = live_window(jobs, chosen.worker_silent_after_s, chosen.window)
@@ -148,6 +142,21 @@ def gateway_loops(
             lambda: connections.declare(settings),
         ),
         *keepers,
+    )
+
+
+def house_of(
+    settings: Settings,
+    stages: Mapping[str, Stage] = STAGES,
+    recipe: Callable[[str], Recipe] | None = None,
+) -> House:
+    """What a deployment with these settings offers. Arguments as of `gateway_loops`."""
+    return House(
+        operations={operation.name: operation for stage in stages.values() for operation in stage.operations},
+        recipe=recipe or (lambda wanted: find_recipe(settings.user_folder, wanted)),
+        catalogue=CachedCatalogue(settings.user_folder),
+        defaults=LiveDefaults(settings),
+        photo_limits=settings.photo_limits,
     )
 
 
@@ -254,6 +263,20 @@ class Stack:
         """Raise Permanent where a part of the embedded pipeline has ended: whoever waits would wait for ever."""
         if self._pipeline is not None:
             self._pipeline.check()
+
+    def check_requests(self, requests: Sequence[JobRequest]) -> None:
+        """See whether the embedded pipeline would take in each of several requests, before the first is filed.
+
+        With a broker nothing is seen: what the gateway elsewhere offers is not known here.
+
+        Raises:
+            InvalidInput: the first that would be refused, as its job would be told.
+        """
+        if self._pipeline is None:
+            return
+        reception = Reception(self.connections.store, house_of(self.settings))
+        for request in requests:
+            reception.check(request)
 
     def close(self) -> None:
         """Close the connections; of the last one on an embedded pipeline: let the current steps finish first."""

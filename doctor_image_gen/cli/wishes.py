@@ -6,12 +6,20 @@ from typing import Any
 
 import yaml
 
+from doctor_image_gen.options import GenerationOptions
 from shared.contracts.errors import InvalidInput
 from shared.contracts.request import SubjectAttributes
 
+OPTION_NAMES = {"max_cost_usd": "--max-cost", "deadline_s": "--deadline", "faces": "--face"}
+"""Of the settings that the command line calls otherwise."""
+
 
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The `settings` argument of the SDK."""
+    """The `settings` argument of the SDK.
+
+    Raises:
+        InvalidInput: one cannot be used; named as the option that the user typed.
+    """
     plain = {
         "seed": arguments.seed,
         "recipe": arguments.recipe,
@@ -22,7 +30,19 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
         "deadline_s": arguments.deadline,
         "faces": tuple(arguments.face),
     }
-    return {name: value for name, value in plain.items() if value is not None} | parameters_of(arguments.set)
+    parameters = parameters_of(arguments.set)
+    options = {name: value for name, value in plain.items() if value is not None} | parameters
+    try:
+        GenerationOptions.parse(options)
+    except InvalidInput as error:
+        name, *rest = error.field.removeprefix("settings.").split(".")
+        option = OPTION_NAMES.get(name, f"--{name}")
+        if name == "overrides":
+            option = f"--set {'.'.join(rest)}".removesuffix(".[key]")
+        elif name in parameters:
+            option = f"--set {name}"
+        raise InvalidInput(option, error.found, error.mend) from error
+    return options
 
 
 def request_of(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -45,6 +45,15 @@ class Reception:
         """Takes in the pictures of one request, or of several that share some."""
         return Pictures(self._store, self._house.photo_limits)
 
+    def check(self, request: JobRequest) -> None:
+        """Look at the words of a request, and at none of its pictures.
+
+        Raises:
+            InvalidInput: `job` would refuse it.
+        """
+        recipe, brief, defaults = self._words(request)
+        plan(request, "checked", (), recipe, brief, self._house.operations, defaults)
+
     def job(self, request: JobRequest, job_id: str, pictures: Pictures) -> Job:
         """The job that a request becomes: accepted with its first message, or refused with field, finding and mend.
 
@@ -65,6 +74,11 @@ class Reception:
         return _new_job(request, job_id, first, brief)
 
     def _plan(self, request: JobRequest, job_id: str, pictures: Pictures) -> tuple[StepMessage, Brief]:
+        recipe, brief, defaults = self._words(request)
+        photos, images = pictures.photos(request), pictures.images(request)
+        return plan(request, job_id, photos, recipe, brief, self._house.operations, defaults, images), brief
+
+    def _words(self, request: JobRequest) -> tuple[Recipe, Brief, GenerationDefaults]:
         defaults = self._house.defaults()
         if defaults.consent_required and request.consent is None:
             raise InvalidInput("consent", "the request states none", "State the consent that the photos rest on.")
@@ -77,8 +91,7 @@ class Reception:
             request.attributes,
             request.custom_prompt,
         )
-        photos, images = pictures.photos(request), pictures.images(request)
-        return plan(request, job_id, photos, recipe, brief, self._house.operations, defaults, images), brief
+        return recipe, brief, defaults
 
     def _is_away(self) -> bool:
         try:

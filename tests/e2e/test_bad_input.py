@@ -414,13 +414,10 @@ def test_an_empty_consent_is_none(generator: DoctorImageGenerator, tmp_path: Pat
         generator.generate(photo, SCENARIO, consent={"basis": ""})
 
 
-def test_a_batch_reports_a_refused_job_in_its_place_and_makes_the_others(
+def test_a_batch_with_an_unknown_scenario_is_refused_before_any_of_it_is_made(
     generator: DoctorImageGenerator, tmp_path: Path
 ) -> None:
     (photo,) = GOOD(tmp_path)
-    first, second = generator.batch_generate(photo, ["consultnt", SCENARIO], output_dir=tmp_path / "out")
-    assert first["status"] == "refused"
-    assert first["output_path"] is None
-    assert first["error"].startswith("scenario: 'consultnt' is not known. Did you mean consultant?")
-    assert second["status"] == "done"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{SCENARIO}.png"]
+    with pytest.raises(InvalidInput, match=r"^scenario: 'consultnt' is not known\. Did you mean consultant\?"):
+        generator.batch_generate(photo, [SCENARIO, "consultnt"], output_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -204,6 +204,26 @@ def test_the_plain_options_reach_the_sdk_under_its_names() -> None:
     assert request_of(words) == {"attributes": {}, "subject": "dr-x", "consent": {"basis": "written"}}
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["--face", "0"], "--face"),
+        (["--face", "1", "21"], "--face"),
+        (["--max-cost", "-1"], "--max-cost"),
+        (["--deadline", "0"], "--deadline"),
+        (["--seed", "-1"], "--seed"),
+        (["--set", "seed=x"], "--set seed"),
+        (["--set", "unheard=1"], "--set unheard"),
+        (["--set", "Refine.grain=1"], "--set Refine"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_told_under_the_option_that_was_typed(words: list[str], option: str) -> None:
+    """Not as the place in the SDK's settings, where faces are counted from 0."""
+    with pytest.raises(InvalidInput) as refused:
+        options_of(parsed(*words))
+    assert refused.value.field == option
+
+
 @pytest.mark.parametrize("option", ["--doctor-image", "--output", "--output-dir"])
 def test_an_empty_name_is_no_folder(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """As "$PHOTO" gives, where nobody has set it: the working folder would be meant by it."""
