@@ -89,7 +89,8 @@ def replay_message(
     start = message.step.name if wish.from_step is None else wish.from_step
     _check_start(message, start)
     _check_overridden(message, start, wish.overrides)
-    overrides = judged_by_size(wish.overrides, message.result, message.verdict)
+    inputs = {step.name: step.inputs for step in message.steps}
+    overrides = judged_by_size(wish.overrides, inputs, message.result, message.verdict)
     back = rewind(message, start)
     steps = [
         step if place < back.cursor else _pinned_anew(step, overrides.get(step.name, {}), operations)

@@ -114,7 +114,8 @@ def plan(
     overrides = {"generation.overrides": defaults.overrides, "overrides": request.overrides}
     for where, said in overrides.items():
         _check_step_names(where, said, recipe)
-    complete = {where: judged_by_size(said, recipe.result, recipe.verdict) for where, said in overrides.items()}
+    inputs = {step.name: step.inputs for step in recipe.steps}
+    complete = {where: judged_by_size(said, inputs, recipe.result, recipe.verdict) for where, said in overrides.items()}
     engine = request.engine or defaults.engine
     seed = seed_of(request)
     offered: Parameters = brief.model_dump(mode="json") | {"faces": [photo.face for photo in request.photos]}

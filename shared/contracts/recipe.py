@@ -30,17 +30,23 @@ def stage_of(operation: str) -> str:
     return operation.split(".", 1)[0]
 
 
-def judged_by_size(overrides: Mapping[str, Parameters], result: str, verdict: str) -> Mapping[str, Parameters]:
+def judged_by_size(
+    overrides: Mapping[str, Parameters], inputs: Mapping[str, Mapping[str, str]], result: str, verdict: str
+) -> Mapping[str, Parameters]:
     """Overrides in which the step that judges expects the size that is asked of the step which makes the picture.
 
-    So a size is said once. What is said of the judging step itself goes before it.
+    So a size is said once. What is said of the judging step itself goes before it. One that judges another picture
+    than the finished one, before it is enlarged say, expects what the recipe says.
 
     Args:
         overrides: parameters by step name.
+        inputs: the slots that each step reads, by step name and input.
         result: the slot of the finished picture.
         verdict: the slot of the verdict.
     """
     maker, judge = result.partition(".")[0], verdict.partition(".")[0]
+    if result not in inputs.get(judge, {}).values():
+        return overrides
     size = {name: value for name, value in overrides.get(maker, {}).items() if name in SIZE}
     return {**overrides, judge: {**size, **overrides.get(judge, {})}} if size else overrides
 

@@ -95,8 +95,10 @@ def test_a_picture_replayed_at_another_size_is_judged_by_that_size() -> None:
     first = message().steps[0].model_copy(update={"engine": "portable", "inputs": {}, "seed": None})
     size = {"width": 4096, "height": 4096}
     steps = tuple(
-        first.model_copy(update={"name": operation.name.split(".")[0], "operation": operation.name, "params": size})
-        for operation in (upscale, judge)
+        first.model_copy(
+            update={"name": operation.name.split(".")[0], "operation": operation.name, "params": size, "inputs": inputs}
+        )
+        for operation, inputs in ((upscale, {}), (judge, {"image": "upscale.image"}))
     )
     dead = letter(message=message(cursor=0, steps=steps, result="upscale.image", verdict="qa.verdict"))
     again = plan(dead, Wish(None, {"upscale": {"width": 2048}}), operations=ALL_OPERATIONS).message

@@ -198,6 +198,17 @@ def test_the_judge_expects_the_size_that_is_asked_of_the_picture_unless_it_is_to
     assert (params["qa"]["width"], params["qa"]["height"]) == expected
 
 
+def test_a_judge_of_another_picture_than_the_result_expects_no_other_size(backdrop: Backdrop) -> None:
+    """A recipe may judge before it enlarges."""
+    make, judge = RECIPE.steps
+    larger = judge.model_copy(
+        update={"name": "larger", "operation": "generate.make", "inputs": {"photos": "make.image"}}
+    )
+    recipe = RECIPE.model_copy(update={"steps": (make, judge, larger), "result": "larger.image"})
+    steps = planned(backdrop, recipe=recipe, overrides={"larger": {"width": 4096}}).steps
+    assert [step.params["width"] for step in steps] == [1024, 0, 4096]
+
+
 def test_only_operations_that_draw_random_numbers_get_a_seed(backdrop: Backdrop) -> None:
     make, judge = planned(backdrop, seed=7).steps
     assert make.seed is not None
