@@ -267,7 +267,9 @@ def advance(message: StepMessage, manifest: Manifest, record: StepRecord) -> Ste
         if slot.split(".")[0] == message.step.name and slot not in made:
             raise Permanent(f"the step '{message.step.name}' made no '{slot}', which the recipe reads")
     following = ahead[0].name if ahead else None
-    plans = {**(message.plans or {}), message.step.name: message.plan} if message.plan else message.plans
+    plans = message.plans
+    if message.plan and message.gate is not None:  # else at most what was lost is made again
+        plans = {**(plans or {}), message.step.name: message.plan}
     return message.model_copy(
         update={
             "artifacts": artifacts,

@@ -260,6 +260,21 @@ def test_out_of_memory_is_tried_again_with_the_smaller_plan(house: House) -> Non
     assert house.store.blobs[done.result.image.key] == b"photoa7!", "a smaller plan gives the same bytes"
 
 
+def test_a_message_of_a_job_with_one_attempt_says_nothing_of_smaller_plans(house: House) -> None:
+    """Nobody asks for them, and a worker of the version before would refuse the field."""
+
+    def run_out_of_memory(work: Work[AppendParams]) -> None:
+        if work.plan < 1:
+            raise MemoryError
+
+    synthetic.during[0] = run_out_of_memory
+    house.worker(REFINE)
+    house.publish(first_message(house.store, word="a"))
+    house.until(lambda event: event.step == "one" and event.kind == "finished")
+    sent = json.loads(taken(house.broker.subscribe(queue_name("upscale", "interactive"))))
+    assert "plans" not in sent
+
+
 def test_a_poisoned_device_ends_the_worker_and_the_step_is_tried_elsewhere(house: House) -> None:
     def poison(_: Work[AppendParams]) -> None:
         synthetic.during[0] = lambda _: None
