@@ -58,6 +58,7 @@ _NUMBERS: Final[Mapping[Any, Callable[[Any], Any]]] = {
     Tensor.tolist: lambda value: value,
 }
 _real_address = torch.UntypedStorage.data_ptr
+_real_contiguous = Tensor.contiguous
 
 
 class Memory(TorchDispatchMode):
@@ -140,6 +141,7 @@ def counted() -> Iterator[Memory]:
         for module, name, instead in (
             (nn.Module, "_apply", _apply),
             (torch.UntypedStorage, "data_ptr", _address),
+            (Tensor, "contiguous", _contiguous),  # not only by `Calls`: torch's own decompositions ask for it as well
             (torch.version, "cuda", "13.0"),
             (torch.cuda, "_lazy_init", lambda: None),
             (torch.cuda, "is_available", lambda: True),
@@ -165,6 +167,8 @@ def _like(tensor: Tensor, values: Any, *, dtype: torch.dtype | None = None, devi
 
 
 def _contiguous(tensor: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
+    if not isinstance(tensor, FakeTensor):
+        return _real_contiguous(tensor, memory_format=memory_format)
     return tensor if tensor.is_contiguous(memory_format=memory_format) else tensor.clone(memory_format=memory_format)
 
 
@@ -243,7 +247,6 @@ _INSTEAD: Final[Mapping[Any, Callable[..., Any]]] = {
     Tensor.__getitem__: _part,
     Tensor.__invert__: _aten.bitwise_not,
     Tensor.__setitem__: _set_part,
-    Tensor.contiguous: _contiguous,
     Tensor.copy_: _aten.copy_,
     Tensor.data_ptr: lambda tensor: (
         _address(tensor.untyped_storage()) + tensor.storage_offset() * tensor.element_size()
