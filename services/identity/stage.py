@@ -95,8 +95,8 @@ STAGE = Stage(
             outputs=("identity", "face"),
             seeded=False,
             engines={
-                "portable": EngineSpec(EncodeParams, "services.identity.portable:PortableEncoder"),
-                "flux": EngineSpec(FluxEncodeParams, "services.identity.flux:FluxEncoder"),
+                "portable": EngineSpec(EncodeParams, "services.identity.portable:PortableEncoder", revision=2),
+                "flux": EngineSpec(FluxEncodeParams, "services.identity.flux:FluxEncoder", revision=2),
             },
         ),
     ),

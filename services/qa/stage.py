@@ -85,7 +85,7 @@ STAGE = Stage(
             seeded=False,
             engines={
                 "portable": EngineSpec(ScoreParams, "services.qa.portable:PortableScorer"),
-                "flux": EngineSpec(FluxScoreParams, "services.qa.flux:FluxScorer"),
+                "flux": EngineSpec(FluxScoreParams, "services.qa.flux:FluxScorer", revision=2),
             },
         ),
     ),

@@ -202,7 +202,7 @@ STAGE = Stage(
             seeded=False,
             engines={
                 "portable": EngineSpec(FaceParams, "services.swap.portable_face:PortableFace"),
-                "flux": EngineSpec(FluxFaceParams, "services.swap.flux_face:FluxFace"),
+                "flux": EngineSpec(FluxFaceParams, "services.swap.flux_face:FluxFace", revision=2),
             },
         ),
         Operation(

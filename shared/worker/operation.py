@@ -104,11 +104,16 @@ class TakesTurns(Protocol):
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """An engine by the import path of its factory ("package.module:callable"), so that naming it imports nothing."""
+    """An engine by the import path of its factory ("package.module:callable"), so that naming it imports nothing.
+
+    Raise `revision` whenever this engine alone gives other bytes for the same inputs. Part of the step key, and pinned
+    in no message: what older code made is not taken for it, and jobs that wait go on.
+    """
 
     params: type[Params]
     factory: str
     smaller_plans: int = 0
+    revision: int = 1
 
     def parse(self, params: Parameters, field: str) -> Params:
         """The parameters as the engine's model, defaults filled in. `field` says where they stand in the request.
@@ -133,6 +138,8 @@ class EngineSpec:
 class Operation:
     """One thing a stage can do. Raise `version` whenever the same inputs would give other bytes.
 
+    A worker refuses steps that were pinned to another version, so every job that waits would end: where the operation
+    means the same still, and an engine only does it otherwise, raise that engine's `revision` instead.
     A recipe's step must have all `inputs` and may have any of the `optional` ones.
     """
 

@@ -118,7 +118,7 @@ def prepare(message: StepMessage, engines: Engines) -> Prepared:
     inputs = {name: message.artifacts[slot] for name, slot in step.inputs.items()}
     digests = {name: tuple(ref.sha256 for ref in refs) for name, refs in inputs.items()}
     models = dict(engine.models(params))
-    key = step_key(step, models, digests)
+    key = step_key(step, models, digests, spec.revision)
     residents = engine.resident_keys(params) if isinstance(engine, TakesTurns) else None
     return Prepared(message, engine, spec.smaller_plans, params, models, residents, inputs, key)
 

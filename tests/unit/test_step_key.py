@@ -1,5 +1,6 @@
 """The one idea: a result is addressed by what went into it, and by nothing else."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,10 @@ from hypothesis import strategies as st
 
 from shared.contracts.step import PinnedStep
 from shared.worker.keys import step_key
+from shared.worker.operation import Stage
+from shared.worker.step import Engines, prepare
+from tests.fakes import MemoryStore
+from tests.synthetic import APPEND, TEXT, first_message
 
 DIGEST, OTHER = "a" * 64, "b" * 64
 
@@ -48,6 +53,20 @@ def test_models_and_inputs_change_the_key() -> None:
     step = pinned()
     assert step_key(step, {"net": OTHER}, {"image": (DIGEST,)}) != key()
     assert step_key(step, {"net": DIGEST}, {"image": (OTHER,)}) != key()
+
+
+def test_another_revision_of_its_engine_makes_a_waiting_step_anew_and_refuses_it_not() -> None:
+    """It was pinned before, and what older code made of it is no result of this one."""
+    message = first_message(MemoryStore())
+    inputs = {"text": tuple(one.sha256 for one in message.artifacts["request.photos"])}
+    keys = []
+    for revision in (1, 2, 3):
+        stage = Stage("refine", (replace(TEXT, engines={"portable": replace(APPEND, revision=revision)}),))
+        prepared = prepare(message, Engines(stage))
+        assert prepared.key == step_key(message.step, prepared.models, inputs, revision)
+        keys.append(prepared.key)
+    assert keys[0] == step_key(message.step, prepared.models, inputs)
+    assert len(set(keys)) == 3
 
 
 def test_the_order_of_several_blobs_in_one_input_matters() -> None:
