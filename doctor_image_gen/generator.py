@@ -1,7 +1,6 @@
 """The SDK: photos and a scenario's name in, a finished picture and its scores out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -187,9 +186,9 @@ class DoctorImageGenerator:
             make_room(picture)
         try:
             jobs = client.submit_and_follow(requests, on_event or (lambda _: None), options.timeout_s)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             if self._settings.embedded:  # elsewhere others may wait for the job, and it goes on without us
-                _call_off(client, requests)
+                _call_off(client, requests, interruption)
             raise
         return list(zip(jobs, pictures, strict=True))
 
@@ -204,12 +203,18 @@ class DoctorImageGenerator:
         return self._stack
 
 
-def _call_off(client: Client, requests: Sequence[JobRequest]) -> None:
-    """Cancel jobs that nobody waits for any more, and see them end, so that the next process need not finish them."""
-    for request in requests:
-        client.cancel(id_of(request))
-    with suppress(DoctorGenError):
+def _call_off(client: Client, requests: Sequence[JobRequest], interruption: KeyboardInterrupt) -> None:
+    """Cancel jobs that nobody waits for any more, and see them end, so that the next process need not finish them.
+
+    Where that cannot be seen, the interruption is given a note that says so.
+    """
+    try:
+        for request in requests:
+            client.cancel(id_of(request))
         client.follow_runs({id_of(request): 0 for request in requests}, lambda _: None, CALL_OFF_S)
+    except DoctorGenError as error:
+        goes_on = "The next command that runs the pipeline on this data folder may go on with what was filed."
+        interruption.add_note(f"it could not be called off ({str(error).rstrip('.')}). {goes_on}")
 
 
 def requests_for(

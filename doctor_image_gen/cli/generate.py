@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,13 +10,14 @@ from doctor_image_gen.cli.attempts import in_words
 from doctor_image_gen.cli.catalogues import scenarios
 from doctor_image_gen.cli.console import console, errors
 from doctor_image_gen.cli.progress import Progress
+from doctor_image_gen.cli.waits import waits_told
 from doctor_image_gen.cli.wishes import options_of, request_of
 from doctor_image_gen.generator import DoctorImageGenerator
 from doctor_image_gen.recipes import find_recipe
 from doctor_image_gen.result import Generated, Metadata
 from doctor_image_gen.settings import Settings
 from shared.contracts.errors import InvalidInput, Permanent
-from shared.contracts.event import Event
+from shared.contracts.event import TERMINAL, Event
 
 
 def generate(arguments: argparse.Namespace) -> int:
@@ -36,13 +37,17 @@ def generate(arguments: argparse.Namespace) -> int:
     heard: dict[str, None] = {}
     with (
         _interruption_told(settings, heard),
+        waits_told(settings),
         _weights_told(f"{recipe.name} --engine {engine}"),
         DoctorImageGenerator(settings) as generator,
         Progress(recipe, quiet=arguments.json) as progress,
     ):
 
         def tell(event: Event) -> None:
-            heard[event.job_id] = None
+            if event.kind in TERMINAL:
+                heard.pop(event.job_id, None)
+            else:
+                heard[event.job_id] = None
             progress.tell(event)
 
         if arguments.batch:
@@ -64,16 +69,23 @@ def generate(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _interruption_told(settings: Settings, heard: Iterable[str]) -> Iterator[None]:
-    """Say what becomes of the jobs that were heard of when the user interrupts us."""
+def _interruption_told(settings: Settings, heard: Collection[str]) -> Iterator[None]:
+    """Say what becomes of the jobs when the user interrupts us. `heard`: those that have not ended."""
     try:
         yield
-    except KeyboardInterrupt:
-        if settings.embedded:
-            errors.print("interrupted: what was under way is called off; steps that were finished are not done again")
-        for job_id in () if settings.embedded else heard:
-            errors.print(f"interrupted, but the job goes on: doctorgen watch {job_id}, or doctorgen cancel {job_id}")
+    except KeyboardInterrupt as interruption:
+        for line in _interrupted(interruption, heard, embedded=settings.embedded):
+            errors.print(line)
         raise
+
+
+def _interrupted(interruption: KeyboardInterrupt, heard: Collection[str], *, embedded: bool) -> list[str]:
+    if embedded:
+        called_off = "what was under way is called off; steps that were finished are not done again"
+        return [f"interrupted: {note}" for note in getattr(interruption, "__notes__", [called_off])]
+    if not heard:
+        return ["interrupted, but what was filed goes on: doctorgen status lists the newest jobs"]
+    return [f"interrupted, but the job goes on: doctorgen watch {one}, or doctorgen cancel {one}" for one in heard]
 
 
 @contextmanager

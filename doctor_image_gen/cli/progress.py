@@ -14,11 +14,11 @@ from shared.contracts.recipe import Recipe, stage_of
 
 
 class Progress:
-    """Shows how far each stage is, over all jobs it has heard of. Writes to standard error; says nothing if quiet.
+    """Shows how far each stage is, over all jobs it has heard of, and why a step is tried again. To standard error.
 
     Args:
         recipe: that all jobs follow.
-        quiet: show nothing.
+        quiet: show no bars.
     """
 
     def __init__(self, recipe: Recipe, *, quiet: bool) -> None:
@@ -37,6 +37,7 @@ class Progress:
         self._tasks: dict[str, TaskID] = {}
         self._done: defaultdict[str, dict[tuple[str, str], float]] = defaultdict(dict)
         self._jobs: set[str] = set()
+        self._told: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +71,8 @@ class Progress:
         note = f"attempt {tried + 1}" if tried else ""
         if event.kind == "retrying" and event.retry_in_s:
             note = f"retrying in {event.retry_in_s:.0f} s"
-        if event.kind == "retrying" and event.error:
+        if event.kind == "retrying" and event.error and event.event_id not in self._told:
+            self._told.add(event.event_id)  # a redelivered step tells the same once more
             said = f"{event.step} is tried again: {event.error.message}"
             self._bars.console.print(said, markup=False, highlight=False, soft_wrap=True)
         self._bars.update(self._tasks[event.stage], completed=sum(done.values()), note=note)

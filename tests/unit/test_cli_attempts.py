@@ -67,7 +67,7 @@ def test_attempts_and_their_cost_are_options_of_the_request() -> None:
 
 
 def test_more_attempts_than_there_may_be_are_refused_by_name() -> None:
-    with pytest.raises(InvalidInput, match=r"settings\.attempts.*less than or equal to 8"):
+    with pytest.raises(InvalidInput, match=r"^--attempts: .*less than or equal to 8"):
         GenerationOptions.parse(options_of(parsed("--attempts", "9")))
 
 

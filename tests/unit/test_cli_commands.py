@@ -94,7 +94,7 @@ def put_job(folder: Path, job_id: str, state: JobState) -> None:
         (
             ["generate", "--doctor-image", "me.png", "--scenario", "consultant", "--set", "sead=1"],
             (
-                "settings.sead: there is no such field. Did you mean seed? "
+                "--set sead: there is no such field. Did you mean seed? "
                 "A step's parameter is written with its step, as refine.grain is."
             ),
         ),
@@ -319,12 +319,19 @@ def test_progress_is_shown_stage_by_stage(capsys: pytest.CaptureFixture[str]) ->
     assert "1.5/3 steps" in line
 
 
-def test_why_a_step_is_tried_again_is_told_while_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    """A full disk can be mended meanwhile, by whoever knows of it; also where no bars are drawn."""
+@pytest.mark.parametrize("quiet", [False, True])
+def test_why_a_step_is_tried_again_is_told_while_it_is(capsys: pytest.CaptureFixture[str], *, quiet: bool) -> None:
+    """A full disk can be mended meanwhile, by whoever knows of it; also where no bars are drawn.
+
+    Once, though it is told again where the step is delivered again.
+    """
     error = ErrorAccount(kind="ResourceExhausted", type="ResourceExhausted", message="[disk] full", hint="Free some.")
-    with Progress(find_recipe(None, "portrait"), quiet=False) as progress:
-        progress.tell(event("retrying", "upscale", "upscale").model_copy(update={"retry_in_s": 15.0, "error": error}))
-        assert "upscale is tried again: [disk] full\n" in capsys.readouterr().err
+    with Progress(find_recipe(None, "portrait"), quiet=quiet) as progress:
+        told = event("retrying", "upscale", "upscale").model_copy(update={"retry_in_s": 15.0, "error": error})
+        progress.tell(told)
+        progress.tell(told)
+        progress.tell(told.model_copy(update={"event_id": "of the second try"}))
+        assert capsys.readouterr().err.count("upscale is tried again: [disk] full\n") == 2
 
 
 def test_a_refusal_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:

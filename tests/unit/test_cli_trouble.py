@@ -103,6 +103,25 @@ class Interrupted(DoctorImageGenerator):
         raise KeyboardInterrupt
 
 
+class InterruptedLate(Interrupted):
+    """Its user presses Ctrl-C when one of two jobs has ended."""
+
+    def generate(self, *arguments: Any, on_event: Listener | None = None, **words: Any) -> NoReturn:
+        assert on_event is not None
+        for kind in ("accepted", "done"):
+            on_event(
+                Event(event_id="0", job_id="job-6", subject="x", caller="me", worker="gateway", kind=kind, at=now())
+            )
+        super().generate(*arguments, on_event=on_event, **words)
+
+
+class InterruptedEarly(DoctorImageGenerator):
+    """Its user presses Ctrl-C before anything is heard of the job."""
+
+    def generate(self, *_: Any, **__: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+
 class Lacking(DoctorImageGenerator):
     """Its job died for want of a weight."""
 
@@ -133,5 +152,22 @@ def test_whoever_interrupts_is_told_what_becomes_of_the_job(
     """Nobody else says a job's id, which is needed to find it again."""
     monkeypatch.setenv("DOCTORGEN_BROKER_URL", broker)
     monkeypatch.setattr(generate, "DoctorImageGenerator", Interrupted)
+    said = type_in("generate", "--doctor-image", "front.jpg", "--scenario", "consultant")
+    assert said == Said(130, "", told)
+
+
+@pytest.mark.parametrize(
+    ("generator", "told"),
+    [
+        (InterruptedLate, "interrupted, but the job goes on: doctorgen watch job-7, or doctorgen cancel job-7\n"),
+        (InterruptedEarly, "interrupted, but what was filed goes on: doctorgen status lists the newest jobs\n"),
+    ],
+)
+def test_of_jobs_that_have_ended_nobody_is_told_that_they_go_on(
+    type_in: Type, monkeypatch: pytest.MonkeyPatch, generator: type[DoctorImageGenerator], told: str
+) -> None:
+    """And where nothing was heard, where to look."""
+    monkeypatch.setenv("DOCTORGEN_BROKER_URL", "amqp://host/")
+    monkeypatch.setattr(generate, "DoctorImageGenerator", generator)
     said = type_in("generate", "--doctor-image", "front.jpg", "--scenario", "consultant")
     assert said == Said(130, "", told)
