@@ -121,6 +121,15 @@ def test_a_pack_is_lent_by_a_residency(folder: Path) -> None:
     assert home.figures().device_bytes == sum((folder / file).stat().st_size for file in BUFFALO_L.files(True))
 
 
+def test_a_detector_without_key_points_is_named_and_no_bug_at_the_first_photo(tmp_path: Path) -> None:
+    tiny_swapper.write_pack(tmp_path, SIX)
+    told = onnx.load(tmp_path / BUFFALO_L.detector)
+    del told.graph.output[6:]
+    onnx.save(told, tmp_path / BUFFALO_L.detector)
+    with pytest.raises(Permanent, match=r"det_10g\.onnx finds faces without the five key points"):
+        open_app(tmp_path, "cpu", BUFFALO_L)
+
+
 def test_what_guesses_sex_and_age_is_no_other_model(tmp_path: Path) -> None:
     tiny_swapper.write_pack(tmp_path)
     (tmp_path / BUFFALO_L.attributes).write_bytes((tmp_path / BUFFALO_L.recogniser).read_bytes())

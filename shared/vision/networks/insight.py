@@ -261,6 +261,11 @@ def _opened(path: Path, task: str, device: str, pack: str) -> Any:
             f"{path} is a model for {found}, where one for {task} is wanted. `doctorgen models download {pack}` "
             "brings it."
         )
+    if task == FINDS and not model.use_kps:
+        raise Permanent(
+            f"{path} finds faces without the five key points by which they are brought upright. Put {BUFFALO_L.name}'s "
+            f"{BUFFALO_L.detector} or {ANTELOPEV2.name}'s {ANTELOPEV2.detector} in its place."
+        )
     check_providers(model.session.get_providers(), provider)  # onnxruntime falls back to the CPU without an error
     model.session = Finite(model.session, f"{path}, which does {task},")
     return model
