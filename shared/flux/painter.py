@@ -18,6 +18,7 @@ from shared.flux.parts import adapter_file, proper_name
 from shared.flux.pulid.attention import PerceiverAttentionCA
 from shared.flux.pulid.injection import Attachment
 from shared.flux.speed import check_takes_loras
+from shared.models.state import state_of
 
 ADAPTERS_KEPT = 8
 """LoRA adapters that stay in a transformer, the ones used last: a hundred MB or more each."""
@@ -30,10 +31,11 @@ class Painter(nn.Module):
         transformer: a FluxTransformer2DModel, with seats for PuLID's modules.
         vae: diffusers' AutoencoderKL.
         attentions: PuLID's modules, of one identity model at a time.
-        identity_model: its name; None where there are none.
+        identity_model: its name and its files' state; None where there are none.
         lock: of whoever paints: adapters and caches are the transformer's, so one step at a time.
         adapters: LoRA adapters by their names and bytes, the least recently used first.
         places: what the transformer calls each of them.
+        states: of their files when they were read.
         booked: the bytes it was said to take where it computes; None where its parts take turns there.
         sped_up: whether the settings of speed were applied.
         spoilt: whether it may be used no more.
@@ -55,6 +57,7 @@ class Painter(nn.Module):
         self.lock = threading.Lock()
         self.adapters: OrderedDict[str, int] = OrderedDict()
         self.places: dict[str, str] = {}
+        self.states: dict[str, str] = {}
         self.booked = booked
         self.sped_up = False
         self.spoilt = False
@@ -91,7 +94,9 @@ class Painter(nn.Module):
 def in_force(
     painter: Painter, folder: Path, loras: Mapping[str, float], dtype: torch.dtype, book: Callable[[int], None]
 ) -> Iterator[None]:
-    """With these adapters. Each is loaded once; afterwards all are at rest, which leaves no trace of them.
+    """With these adapters; afterwards all are at rest, which leaves no trace of them.
+
+    Each is loaded once, and anew where its file was replaced.
 
     Args:
         painter: this caller's alone.
@@ -111,17 +116,20 @@ def in_force(
     strengths = {proper_name(name): strength for name, strength in loras.items()}
     try:
         for name in strengths:
+            path = adapter_file(folder, name)
+            state = state_of(path)
+            if name in painter.adapters and painter.states[name] != state:
+                _forget(painter, name, book)
             if name not in painter.adapters:
-                painter.adapters[name] = _read(painter, adapter_file(folder, name), name, dtype, book)
+                painter.adapters[name] = _read(painter, path, name, dtype, book)
+                painter.states[name] = state
             painter.adapters.move_to_end(name)
         use_loras(painter.transformer, {painter.places[name]: strength for name, strength in strengths.items()})
         yield
     finally:
         use_loras(painter.transformer, {})
         while len(painter.adapters) > ADAPTERS_KEPT:
-            name, size = painter.adapters.popitem(last=False)
-            drop_lora(painter.transformer, painter.places.pop(name))
-            book(-size)
+            _forget(painter, next(iter(painter.adapters)), book)
 
 
 def _read(painter: Painter, path: Path, name: str, dtype: torch.dtype, book: Callable[[int], None]) -> int:
@@ -137,6 +145,12 @@ def _read(painter: Painter, path: Path, name: str, dtype: torch.dtype, book: Cal
         raise
     painter.places[name] = place
     return size
+
+
+def _forget(painter: Painter, name: str, book: Callable[[int], None]) -> None:
+    size = painter.adapters.pop(name)
+    drop_lora(painter.transformer, painter.places.pop(name))
+    book(-size)
 
 
 def _free_place(painter: Painter) -> str:

@@ -19,7 +19,7 @@ from shared.flux.decode import load_vae
 from shared.flux.ip_adapter import Style, adapter_paths, ip_adapter_resident, read_style, show_styles
 from shared.flux.loading import footprint, load_transformer, settle, stored_bytes
 from shared.flux.painter import Painter, in_force
-from shared.flux.parts import Parts, parts, proper_name
+from shared.flux.parts import Parts, parts, proper_name, with_requirements
 from shared.flux.pulid.attention import PerceiverAttentionCA
 from shared.flux.pulid.injection import attach
 from shared.flux.pulid.weights import builder_of, load_pulid, pulid_file
@@ -33,6 +33,7 @@ from shared.models.memory import Plan, needs, plan_for
 from shared.models.process import residency
 from shared.models.residency import Residency, Resident
 from shared.models.settings import flux_speed, models_folder
+from shared.models.state import state_of
 from shared.vision.codec import Image
 
 BUFFERS_BYTES = 2**20
@@ -148,7 +149,7 @@ class Studio:
             ResourceExhausted: there is no room.
         """
         path = control_path(self.folder, model)
-        key = f"{path}, {self._precision}"
+        key = f"{path}, {state_of(path)}, {self._precision}"
         with self.residency.use(key, lambda: control_resident(path, self.dtype, self.device)) as net:
             yield net
 
@@ -160,19 +161,20 @@ class Studio:
             ResourceExhausted: there is no room.
         """
         paths = adapter_paths(self.folder, adapter)
-        key = f"{paths.adapter}, {self._precision}"
+        key = f"{paths.adapter}, {state_of(*paths)}, {self._precision}"
         with self.residency.use(key, lambda: ip_adapter_resident(*paths, self.dtype, self.device)) as reader:
             return Styles(read_style(reader, picture), read_style(reader, None))
 
     def key(self, model: str, *, offloaded: bool = False) -> str:
-        """What the Residency knows a painter by: the same whoever is to be seen.
+        """What the Residency knows a painter by: the same whoever is to be seen, another once weights were replaced.
 
         Identity modules are put into it when they are first asked for, and stay: without a subject they do nothing, bit
         by bit, and no second copy of the transformer is loaded.
         """
         speed = self.speed.model_dump_json(exclude_defaults=True)
         plan = "offloaded" if self._offloads(wanted=offloaded) else "as fits"
-        return f"{self.folder / proper_name(model)}, {self._precision}, {speed}, {plan}"
+        state = state_of(*(self.folder / name for name in with_requirements(proper_name(model))))
+        return f"{self.folder / proper_name(model)}, {state}, {self._precision}, {speed}, {plan}"
 
     def resident(self, model: str, identity_model: str | None = None, *, offloaded: bool = False) -> Resident[Painter]:
         """A model's painter, as `painting` borrows it under its key. Reads the files' headers.
@@ -189,8 +191,10 @@ class Studio:
         """
         files = self._parts(model)
         beside = stored_bytes(files.vae, self.dtype)
+        known = None
         if identity_model is not None:
             beside += self._identity_bytes(identity_model)
+            known = self._known(identity_model)
         need = footprint(files.transformer, self.dtype)
         name = f"{model}{'' if identity_model is None else f' with {identity_model}'}, {self._precision}"
         first = Plan.GROUP_OFFLOAD if self._offloads(wanted=offloaded) else Plan.RESIDENT
@@ -205,7 +209,7 @@ class Studio:
             if not whole:
                 settle(transformer, plan, self.device)
             booked = need.weights + beside if whole else None
-            return Painter(transformer, vae, attentions, booked, attachment, identity_model)
+            return Painter(transformer, vae, attentions, booked, attachment, known)
 
         return ModuleResident(
             name if whole else f"{name}, by {plan.value}",
@@ -250,7 +254,8 @@ class Studio:
             InvalidInput, Permanent, IntegrityError: they are missing, damaged or another transformer's.
             ResourceExhausted: there is no room for them. Either way there are none in it then.
         """
-        if painter.sees(identity_model):
+        known = self._known(identity_model)
+        if painter.sees(known):
             return
         size = self._identity_bytes(identity_model)
         if painter.identity_model is not None:
@@ -259,10 +264,14 @@ class Studio:
             self.residency.grow(key, -gone)
         self.residency.grow(key, size)
         try:
-            painter.seat([one.to(self.device) for one in self._identity(identity_model)], identity_model)
+            painter.seat([one.to(self.device) for one in self._identity(identity_model)], known)
         except BaseException:
             self.residency.grow(key, -size)
             raise
+
+    def _known(self, identity_model: str) -> str:
+        """What a painter knows an identity model by: another once its files were replaced."""
+        return f"{identity_model}, {state_of(self.folder / identity_model)}"
 
     def _identity_bytes(self, identity_model: str) -> int:
         """Of the modules, without what encodes photos."""

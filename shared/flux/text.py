@@ -7,7 +7,7 @@ the stages of a process paint with the same words, and one of them encodes these
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.flux.fp8 import read_weights
 from shared.models.residency import Residency
-from shared.storage.digest import sha256
+from shared.models.state import state_of
 
 disable_progress_bar()  # a worker has a log, and no screen
 
@@ -81,14 +81,8 @@ class EncoderPaths:
     t5: Path
 
     def state(self) -> str:
-        """Another one once a file of theirs was replaced. Nothing is read: sizes, times and places on the disk tell."""
-        found = [(path.as_posix(), path.stat()) for path in self._files()]
-        told = [f"{name} {of.st_size} {of.st_mtime_ns} {of.st_ino}" for name, of in found]
-        return sha256("\n".join(told).encode())[:16]
-
-    def _files(self) -> Iterator[Path]:
-        for path in (self.clip_tokenizer, self.clip, self.t5_tokenizer, self.t5):
-            yield from sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+        """Another one once a file of theirs was replaced."""
+        return state_of(self.clip_tokenizer, self.clip, self.t5_tokenizer, self.t5)
 
 
 def load_encoders(

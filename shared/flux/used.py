@@ -7,6 +7,7 @@ from shared.flux.params import Sampling
 from shared.flux.parts import proper_name, with_requirements
 from shared.models.settings import Speed
 from shared.models.shelf import Shelf
+from shared.models.state import state_of
 
 
 def strengths(params: Sampling) -> dict[str, float]:
@@ -19,7 +20,7 @@ def strengths(params: Sampling) -> dict[str, float]:
 
 
 class Used:
-    """Digests of what is in a models folder, each worked out once.
+    """Digests of what is in a models folder, each worked out once, and again where files were replaced.
 
     Args:
         folder: of the models.
@@ -29,7 +30,7 @@ class Used:
     def __init__(self, folder: Path, speed: Speed) -> None:
         self._shelf = Shelf(folder)
         self._speed = speed
-        self._digests: dict[str, str] = {}
+        self._digests: dict[tuple[str, str], str] = {}
 
     def models(self, params: Sampling, beside: Iterable[str] = ()) -> Mapping[str, str]:
         """Of the transformer, what it requires and its adapters, those that are there, by their proper names.
@@ -41,10 +42,13 @@ class Used:
             beside: names of further models.
         """
         names = [*with_requirements(params.model), *map(proper_name, beside), *strengths(params)]
+        found = {}
         for name in names:
-            if name not in self._digests:
+            state = (name, state_of(self._shelf.folder / name))
+            if state not in self._digests:
                 digest = self._shelf.own_digest(name)
-                if digest is not None:
-                    self._digests[name] = digest
-        found = {name: self._digests[name] for name in names if name in self._digests}
+                if digest is None:
+                    continue
+                self._digests[state] = digest
+            found[name] = self._digests[state]
         return {**found, **self._speed.digests(proper_name(params.model))}

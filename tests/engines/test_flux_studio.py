@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -114,6 +115,26 @@ def test_encoders_that_were_replaced_encode_anew(tmp_path: Path) -> None:
     assert not torch.equal(after.sequence, before.sequence)
     assert torch.equal(after.pooled, before.pooled)
     assert torch.equal(after.sequence, studio(tmp_path).prompt("tiny", "a doctor").sequence)
+
+
+def test_weights_that_were_replaced_are_read_anew(tmp_path: Path) -> None:
+    """Of the transformer, of an identity model and of an adapter, by files of the same names, while all are in use."""
+    write_models(tmp_path)
+    write_lora(tmp_path, "one", 1)
+    write_lora(tmp_path, "other", 2)
+    tiny.write(tmp_path / "another", seed=2)
+    of = studio(tmp_path)
+    found = [painted(of, NEW, identity=True, one=1.0)]
+    for new, old in (
+        (tmp_path / "other/other.safetensors", tmp_path / "one/one.safetensors"),
+        (tmp_path / OLD / f"{OLD}.safetensors", tmp_path / NEW / f"{NEW}.safetensors"),
+        *((file, tmp_path / "tiny/transformer" / file.name) for file in (tmp_path / "another/transformer").iterdir()),
+    ):
+        new.replace(old)
+        found.append(painted(of, NEW, identity=True, one=1.0))
+        assert torch.equal(found[-1], painted(studio(tmp_path), NEW, identity=True, one=1.0)), old.name
+    assert not any(torch.equal(one, other) for one, other in pairwise(found[:3]))
+    assert not torch.equal(found[2], found[-1])
 
 
 def test_each_precision_is_a_model_of_its_own(folder: Path) -> None:

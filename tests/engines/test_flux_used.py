@@ -25,6 +25,16 @@ def test_models_that_are_there_are_told_with_what_they_require_and_with_adapters
     assert found["warm"] == sha256(b"warm")
 
 
+def test_what_was_replaced_is_told_as_what_it_is(tmp_path: Path) -> None:
+    """A worker lives for days; its results would be filed under weights that it does not paint with."""
+    write(tmp_path, "warm")
+    used, params = Used(tmp_path, Speed()), Sampling(loras=(Lora(model="warm"),))
+    assert used.models(params) == {"warm": sha256(b"warm")}
+    (tmp_path / "new").write_bytes(b"cold")
+    (tmp_path / "new").replace(tmp_path / "warm/weights.safetensors")
+    assert used.models(params) == {"warm": sha256(b"cold")}
+
+
 def test_settings_that_change_pictures_are_told(tmp_path: Path) -> None:
     speed = Speed(fused_qkv=True)
     assert Used(tmp_path, speed).models(Sampling()) == {"flux1-dev/settings": sha256(speed.identity().encode())}
