@@ -1,5 +1,6 @@
 """The command line, `doctorgen`."""
 
+import codecs
 import errno
 import os
 import sys
@@ -10,6 +11,9 @@ from doctor_image_gen.cli.parser import build_parser
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+SHOWN = "doctorgen.shown"
+UNDECODED = range(0xDC80, 0xDD00)
+"""How Python keeps the bytes of a file's name that is no text (PEP 383)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,9 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     The command's module is imported only now, so that `--help` answers at once.
     """
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="replace"
-        )  # a terminal without our arrows, or a name that is no text, is no error
+        codecs.register_error(SHOWN, _shown)
+        sys.stdout.reconfigure(errors=SHOWN)
     namespace = build_parser().parse_args(arguments)
     from shared.contracts.errors import DoctorGenError, InvalidInput  # noqa: PLC0415 - as the docstring says
 
@@ -48,3 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"doctorgen: {what}{error.strerror}. Mend that, or name another place.", file=sys.stderr)  # noqa: T201 - the same
         return FAILED
     return status
+
+
+def _shown(error: UnicodeError) -> tuple[bytes, int]:
+    """What standard output cannot encode: a name's own bytes as they are, so that it stays one; else `?`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = map(ord, error.object[error.start : error.end])
+    return bytes(letter - 0xDC00 if letter in UNDECODED else ord("?") for letter in letters), error.end

@@ -19,6 +19,9 @@ from doctor_image_gen.settings import Settings
 from shared.contracts.errors import InvalidInput, Permanent
 from shared.contracts.event import TERMINAL, Event
 
+LACKS_A_WEIGHT = "is missing. `doctorgen models "
+"""How a job's error begins to tell of the mend."""
+
 
 def generate(arguments: argparse.Namespace) -> int:
     """0 when every picture was made, 1 when a job of a batch was not."""
@@ -34,11 +37,13 @@ def generate(arguments: argparse.Namespace) -> int:
     settings = Settings.load()
     recipe = find_recipe(settings.user_folder, words["settings"].get("recipe") or settings.generation.recipe)
     engine = words["settings"].get("engine") or settings.generation.engine
+    check = f"`doctorgen models check {recipe.name} --engine {engine}`"
+    lacking = f"{check} names all that is lacking{'' if settings.embedded else ', on the machine of the worker'}."
     heard: dict[str, None] = {}
     with (
         _interruption_told(settings, heard),
         waits_told(settings),
-        _weights_told(f"{recipe.name} --engine {engine}"),
+        _weights_told(lacking),
         DoctorImageGenerator(settings) as generator,
         Progress(recipe, quiet=arguments.json) as progress,
     ):
@@ -65,6 +70,8 @@ def generate(arguments: argparse.Namespace) -> int:
     else:
         for outcome in outcomes:
             _say(outcome)
+        if any(LACKS_A_WEIGHT in outcome.get("error", "") for outcome in outcomes):
+            errors.print(lacking)
     return 0 if all(outcome["status"] == "done" for outcome in outcomes) else 1
 
 
@@ -89,13 +96,13 @@ def _interrupted(interruption: KeyboardInterrupt, heard: Collection[str], *, emb
 
 
 @contextmanager
-def _weights_told(wanted: str) -> Iterator[None]:
+def _weights_told(hint: str) -> Iterator[None]:
     """Where a job died for want of a weight, say how to see all that are lacking: it knows of the first alone."""
     try:
         yield
     except Permanent as error:
-        if "is missing. `doctorgen models " in str(error):
-            raise Permanent(f"{error} `doctorgen models check {wanted}` names all that is lacking.") from error
+        if LACKS_A_WEIGHT in str(error):
+            raise Permanent(f"{error} {hint}") from error
         raise
 
 

@@ -1,5 +1,6 @@
 """Tables on wide and on narrow terminals, and in files."""
 
+import os
 import sys
 from io import BytesIO, StringIO, TextIOWrapper
 
@@ -7,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from doctor_image_gen.cli import console
+from doctor_image_gen.cli import catalogues, console
 from tests.unit.typed import Type
 
 NAME = "a-model-with-a-name-that-must-not-be-broken"
@@ -53,3 +54,17 @@ def test_a_terminal_that_knows_few_letters_has_those_that_it_knows(
     assert type_in("recipes").status == 0
     few.seek(0)
     assert "identity.encode ? generate.text_to_image" in few.read()
+
+
+def test_a_file_s_name_that_is_no_text_stays_the_file_s_name(type_in: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs read it, too: with another letter in its place it would be another file."""
+    written = BytesIO()
+    out = TextIOWrapper(written, "utf-8")
+    monkeypatch.setattr(sys, "stdout", out)
+
+    def tell(_: object) -> int:
+        return 0 * sys.stdout.write(os.fsdecode(b"caf\xe9.png"))
+
+    monkeypatch.setattr(catalogues, "recipes", tell)
+    assert type_in("recipes").status == 0
+    assert written.getvalue() == b"caf\xe9.png"

@@ -9,6 +9,7 @@ import pytest
 
 from doctor_image_gen.cli import catalogues, generate
 from doctor_image_gen.generator import DoctorImageGenerator, Listener
+from doctor_image_gen.result import Generated
 from shared.contracts.base import now
 from shared.contracts.errors import Permanent
 from shared.contracts.event import Event
@@ -125,8 +126,13 @@ class InterruptedEarly(DoctorImageGenerator):
 class Lacking(DoctorImageGenerator):
     """Its job died for want of a weight."""
 
+    error = "job job-7 is dead: a.onnx is missing. `doctorgen models download a` brings it. Mend it."
+
     def generate(self, *_: Any, **__: Any) -> NoReturn:
-        raise Permanent("job job-7 is dead: a.onnx is missing. `doctorgen models download a` brings it. Mend it.")
+        raise Permanent(self.error)
+
+    def batch_generate(self, *_: Any, **__: Any) -> list[Generated]:
+        return [Generated(status="dead", output_path=None, error=self.error)] * 2
 
 
 def test_a_job_that_died_for_want_of_a_weight_is_told_with_the_list_of_all(
@@ -137,6 +143,21 @@ def test_a_job_that_died_for_want_of_a_weight_is_told_with_the_list_of_all(
     said = type_in("generate", "--doctor-image", "front.jpg", "--scenario", "consultant", "--engine", "flux")
     assert said.status == 1
     assert said.err.endswith("Mend it. `doctorgen models check portrait --engine flux` names all that is lacking.\n")
+
+
+def test_the_weights_of_a_worker_elsewhere_are_looked_for_there(type_in: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCTORGEN_BROKER_URL", "amqp://host/")
+    monkeypatch.setattr(generate, "DoctorImageGenerator", Lacking)
+    said = type_in("generate", "--doctor-image", "front.jpg", "--scenario", "consultant")
+    assert said.err.endswith("names all that is lacking, on the machine of the worker.\n")
+
+
+def test_a_batch_s_lacking_weights_are_pointed_to_once(type_in: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "DoctorImageGenerator", Lacking)
+    said = type_in("generate", "--doctor-image", "front.jpg", "--batch", "consultant", "speaker")
+    assert said.status == 1
+    assert said.out.count("a.onnx is missing.") == 2
+    assert said.err == "`doctorgen models check portrait --engine portable` names all that is lacking.\n"
 
 
 @pytest.mark.parametrize(
