@@ -13,15 +13,16 @@ from shared.contracts.artifacts import ArtifactRef
 from shared.contracts.attempt import CHECK_NAME_CHARACTERS, MOST_CHECKS, Attempt, AttemptError, PinnedGate
 from shared.contracts.attempts import AttemptRecord
 from shared.contracts.base import MESSAGE_LIMIT_BYTES, now
-from shared.contracts.errors import Transient
+from shared.contracts.errors import IntegrityError, Transient
 from shared.contracts.event import JobResult
 from shared.contracts.gate import MOST_ATTEMPTS
 from shared.contracts.step import ErrorAccount, Failure, PinnedStep, StepMessage, StepRecord
 from shared.contracts.verdict import Check, Likeness, Verdict, VerdictSummary
 from shared.storage.digest import sha256
 from shared.storage.layout import artifact_ref
-from shared.worker.dispatch import Origin, completed, failed, sent_back
+from shared.worker.dispatch import Origin, completed, failed, repaired, sent_back
 from shared.worker.gate import attempt_of, best_of, goes_on, judged, next_attempt
+from shared.worker.retry import RetryPolicy, RetryRule
 
 LONGEST = "s" * 64
 NAMES = ("identity", "generate", "hands", "face", "face_detail", "refine", "upscale", "qa")
@@ -229,6 +230,24 @@ def test_what_an_attempt_finds_of_one_before_is_paid_for_once() -> None:
     second = attempt_of(ahead, gate, verdict(0.5, "likeness"), [first])
     assert (second.attempt.seconds, second.attempt.cost_usd) == (10.0, 0.5)
     assert judged(ahead, gate, [first]).cost_usd == 0.5 + 3.5 + 0.5
+
+
+def test_the_step_that_is_gone_back_to_begins_with_its_own_plan_that_was_small_enough() -> None:
+    plans = {"generate": 2, "upscale": 1}
+    again = gone_back(verdict(0.4, "likeness"), plans=plans)
+    assert (again.step.name, again.plan, again.plans) == ("generate", 2, plans)
+
+
+def test_what_is_made_again_begins_with_the_plan_that_was_small_enough_and_no_count_is_lost() -> None:
+    """Of several steps that wait for something each keeps its own count."""
+    plans, waiting = {"generate": 2, "upscale": 1}, {"refine": 2}
+    slip = message(plans=plans, waiting=waiting, attempts=1)
+    policy = RetryPolicy(rules={"IntegrityError": RetryRule(attempts=4)})
+    again = StepMessage.from_json(
+        repaired(slip, "generate", IntegrityError("gone"), Origin("w", policy), Random(1)).first.body
+    )
+    assert (again.step.name, again.plan, again.plans) == ("generate", 2, plans)
+    assert again.waiting == {"refine": 2, "qa": 2}
 
 
 @settings(max_examples=50, deadline=None)

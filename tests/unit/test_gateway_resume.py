@@ -15,7 +15,7 @@ from shared.jobs.port import JobStore, LetterFilter
 from shared.worker.retry import RetryPolicy, RetryRule
 from tests.contract.jobs_samples import event, job, record_of
 from tests.unit.job_files import open_jobs
-from tests.unit.test_jobs_journal_gate import MESSAGE, back, gated
+from tests.unit.test_jobs_journal_gate import GATE, MESSAGE, back, gated
 from tests.unit.test_jobs_journal_gate import told as news
 
 POLICY = RetryPolicy(rules={"WorkerCrashed": RetryRule(attempts=3)})
@@ -101,6 +101,21 @@ def test_a_job_whose_finished_attempts_end_the_process_too_is_given_up_in_the_en
     assert standing is not None
     assert standing.state == "dead"
     assert len(jobs.letters(LetterFilter())) == 1
+
+
+def test_a_run_that_began_in_a_further_attempt_and_has_finished_none_is_given_up(jobs: JobStore) -> None:
+    """Nothing that it could go through is finished: it would run the very step that ends the process."""
+    gate = GATE.model_copy(update={"finished": 1})
+    jobs.add(job("job-1", first_message=MESSAGE.model_copy(update={"gate": gate})))
+    jobs.release("interactive", 99, lambda _: None)
+    jobs.record(news("finished", "encode", record=record_of("encode")))
+    jobs.record(news("started", "base", 1, attempt=3))
+    with closing(EmbeddedBroker()) as broker:
+        broker.declare(topology())
+        assert resume(broker, jobs, POLICY, "w") == 0
+    standing = jobs.get("job-1")
+    assert standing is not None
+    assert standing.state == "dead"
 
 
 def jobs_attempts(jobs: JobStore) -> int:
