@@ -402,6 +402,26 @@ def test_a_lost_input_that_the_store_does_not_let_us_make_again_ends_the_job_and
     assert "could not delete" in house.dead_letter("upscale").error.message
 
 
+def test_a_store_that_answers_with_a_refusal_is_no_longer_away(house: House) -> None:
+    """As where it may not be asked for what is not there: the steps tell what it refuses, and the worker lives on."""
+    get, away = house.store.get, [True]
+
+    def refuse_to_be_asked(key: str) -> bytes | None:
+        if key.startswith("inbox/"):
+            raise Permanent("AccessDenied")
+        if away:
+            away.clear()
+            raise Transient("connection refused")
+        return get(key)
+
+    house.store.get = refuse_to_be_asked  # type: ignore[method-assign]
+    for stage in (REFINE, UPSCALE, QA):
+        house.worker(stage)
+    house.publish(first_message(house.store, word="a"))
+    assert house.until_ended().kind == "done"
+    assert house.raised == []
+
+
 def test_a_photo_found_corrupt_cannot_be_made_again_and_is_reported(house: House) -> None:
     message = first_message(house.store)
     (photo,) = message.artifacts["request.photos"]
