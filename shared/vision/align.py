@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from shared.vision.boxes import crop_square
 from shared.vision.codec import Image
-from shared.vision.faces import Face
+from shared.vision.face import Face
 
 _MOUTH_CORNERS = (61, 291)
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from shared.vision.boxes import crop_square, square_around
 from shared.vision.codec import Image
-from shared.vision.faces import Face
+from shared.vision.face import Face
 from shared.vision.weights import digests, dlib_weights
 
 ENCODER = "dlib_face_recognition_resnet_model_v1"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -14,9 +13,12 @@ from numpy.typing import NDArray
 
 from shared.vision.boxes import Box, centre, coincide, crop_square, shrunk, square_around
 from shared.vision.codec import Image
+from shared.vision.face import Face
 from shared.vision.pose import head_pose
 from shared.vision.quiet import quiet_native_logs
 from shared.vision.weights import digests, mediapipe_weights
+
+__all__ = ["Face", "FaceFinder"]
 
 _OVERVIEW_PX = 1024
 _CROP_PX = 512
@@ -28,32 +30,6 @@ _MESH_SCORE = 0.3
 _HOG_THRESHOLD = 0.3
 _IRISES = 10
 _NEAR_MIDDLE = 0.25
-
-
-@dataclass(frozen=True)
-class Face:
-    """One face. Pixels of the picture it was found in."""
-
-    box: Box
-    """x, y, width, height of the mesh: cheek to cheek, forehead to chin."""
-    mesh: NDArray[np.float32]
-    """(478, 2) in MediaPipe's order; the last ten are the irises, middles at 468 (picture's left) and 473."""
-    mesh_depth: NDArray[np.float32]
-    """(478,) in the same unit, growing away from the camera."""
-    yaw: float
-    """Degrees, positive: turned to the picture's right."""
-    pitch: float
-    """Degrees, positive: looking up."""
-    roll: float
-    """Degrees, positive: clockwise in the picture."""
-    score: float
-    """The detector's confidence, 0.68 to 1."""
-
-    @property
-    def eyes(self) -> NDArray[np.float64]:
-        """(2, 2): the middles of the eyes' corners, the picture's left eye first."""
-        corners = self.mesh[[[33, 133], [362, 263]]].astype(np.float64)
-        return np.asarray(corners.mean(axis=1))
 
 
 @cache

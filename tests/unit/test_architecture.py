@@ -208,3 +208,14 @@ for name in {LIGHT!r}:
 """
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_comparing_faces_does_not_import_what_finds_them() -> None:
+    """MediaPipe takes a second to import, most of it matplotlib; in a process of its own."""
+    code = """
+import sys
+import services.identity.fuse, services.qa.observation, shared.vision.align
+print(sorted({"mediapipe", "matplotlib"} & sys.modules.keys()))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "[]\n"), ended.stderr
