@@ -85,12 +85,12 @@ def test_a_photo_that_cannot_be_used_ends_with_one_sentence(place: Path) -> None
     assert names(place / "cwd") == ["cup.png"]
 
 
-def test_a_batch_with_one_failure_ends_with_status_1_and_keeps_the_rest(place: Path, photo: Path) -> None:
+def test_a_batch_with_an_unknown_scenario_ends_with_one_sentence_before_any_is_made(place: Path, photo: Path) -> None:
     words = ("--batch", "speaker", "nonsense", "--output-dir", "out", "--json")
     ended = doctorgen(place, "generate", "--doctor-image", str(photo), *words)
-    assert (ended.returncode, ended.stderr) == (1, "")
-    assert [result["status"] for result in json.loads(ended.stdout)] == ["done", "refused"]
-    assert names(place / "cwd") == ["out", "out/speaker.png"]
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("doctorgen: scenario: 'nonsense' is not known. ")
+    assert names(place / "cwd") == []
 
 
 def test_a_finished_job_can_be_looked_up_and_fetched_again(place: Path, photo: Path) -> None:

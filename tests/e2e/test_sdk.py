@@ -149,6 +149,20 @@ def test_a_batch_keeps_the_order_encodes_once_and_names_each_picture(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["candid_walk.png", "telehealth.png"]
 
 
+def test_a_batch_reports_a_job_that_failed_in_its_place_and_makes_the_others(
+    generator: DoctorImageGenerator, photo: Path, tmp_path: Path
+) -> None:
+    """The failed one stands from before, under the same key."""
+    words: dict[str, Any] = {"idempotency_key": "order-7", "output_dir": tmp_path / "out"}
+    (late,) = generator.batch_generate(photo, ["speaker"], settings=sketch(deadline_s=1e-6), **words)
+    results = generator.batch_generate(photo, ["speaker", "telehealth"], settings=sketch(), **words)
+    assert results[0] == late
+    assert set(late) == {"status", "output_path", "error"}
+    assert (late["status"], late["output_path"]) == ("expired", None)
+    assert results[1]["status"] == "done"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["telehealth.png"]
+
+
 @pytest.mark.parametrize(
     ("names", "words", "field"),
     [([], {}, "scenarios"), (["speaker", "speaker"], {}, "scenarios"), (["speaker"], {"job_id": "mine"}, "job_id")],
