@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import SecretStr
 
@@ -16,7 +17,9 @@ from doctor_image_gen.settings import Settings
 from doctor_image_gen.stages import STAGES
 from shared.storage.settings import StorageSettings
 
-LIMIT_S = 120
+LIMIT_S = 300
+"""Six workers that all import torch at once, and something else beside them, take two minutes on a busy machine."""
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -47,10 +50,14 @@ class Process:
         self._reader.join()
         return status
 
-    def terminate(self) -> int:
-        """Ask it to end; its exit status."""
+    def ask_to_end(self) -> None:
+        """Ask it to end politely."""
         if self._popen.poll() is None:
             self._popen.send_signal(signal.SIGTERM)
+
+    def terminate(self) -> int:
+        """Ask it to end; its exit status."""
+        self.ask_to_end()
         return self.wait()
 
     def kill(self) -> None:
@@ -142,17 +149,20 @@ def deployed(
     jobs_url: str,
     folder: Path,
     workers: Mapping[str, tuple[str, ...]] = APART,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Deployment]:
-    """Gateway and workers, ready; ended politely afterwards, each with exit status 0."""
+    """Gateway and workers, these with the variables changed, ready; ended politely afterwards, each with status 0."""
     deployment = Deployment(broker_url, storage, jobs_url, folder)
     try:
         deployment.start("gateway", "doctor_image_gen.cli", "gateway")
         for name, command in workers.items():
-            deployment.start(name, *command)
+            deployment.start(name, *command, **environment)
         for process in deployment.processes.values():
             process.wait_until_ready()
         yield deployment
-        assert {name: process.terminate() for name, process in deployment.processes.items()} == dict.fromkeys(
+        for process in deployment.processes.values():
+            process.ask_to_end()
+        assert {name: process.wait() for name, process in deployment.processes.items()} == dict.fromkeys(
             deployment.processes, 0
         )
     finally:

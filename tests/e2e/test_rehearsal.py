@@ -2,13 +2,16 @@
 
 The recipe `rehearsal`, and the published recipes with these weights in place of theirs: alone in one process, and by
 workers on RabbitMQ.
+
+Both make the same pictures at the same time, for most of it is each process importing its libraries.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,13 @@ from typing import Any
 import pytest
 
 from doctor_image_gen.recipes import find_recipe
-from doctor_image_gen.stages import STAGES
 from shared.contracts.artifacts import Manifest
 from shared.models.shelf import Shelf
-from tests.e2e.deployment import ROOT, Deployment
+from tests.e2e.deployment import ROOT, Deployment, deployed
 from tests.e2e.stand_ins import SEED, stand_ins
+from tests.servers.fixtures_ceph import S3Server
+from tests.servers.postgres import Postgres
+from tests.servers.rabbitmq import RabbitNode
 
 LIMIT_S = 300
 """A process imports torch, diffusers, timm and insightface: half a minute on a busy machine."""
@@ -109,8 +114,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(folder / "weights", doctorgen(folder, path, "models", "tiny", "weights"))
 
 
-@pytest.fixture(scope="module")
-def alone(tiny: Tiny, photo: Path) -> dict[str, Made]:
+def made_alone(tiny: Tiny, photo: Path) -> dict[str, Made]:
     """By the embedded pipeline: the rehearsal as a user types it, the others one after the other in one process."""
     folder = tiny.folder.parent
     first = doctorgen(folder, tiny.environment, *words_of("rehearsal", photo, folder / "alone-rehearsal.png", SEED))
@@ -124,13 +128,44 @@ def alone(tiny: Tiny, photo: Path) -> dict[str, Made]:
 
 
 @pytest.fixture(scope="module")
-def workers(tiny: Tiny, deployment: Deployment) -> Iterator[Deployment]:
-    """A deployment whose workers have these weights."""
-    for stage in STAGES:
-        deployment.restart(stage, f"services.{stage}", **tiny.environment)
-    yield deployment
-    for stage in STAGES:
-        deployment.restart(stage, f"services.{stage}")
+def making_alone(tiny: Tiny, photo: Path) -> Iterator[Future[dict[str, Made]]]:
+    with ThreadPoolExecutor() as pool:
+        yield pool.submit(made_alone, tiny, photo)
+
+
+@pytest.fixture(scope="module")
+def workers(
+    making_alone: Future[dict[str, Made]],
+    tiny: Tiny,
+    rabbitmq_node: RabbitNode,
+    s3_server: S3Server,
+    postgres_server: Postgres,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Deployment]:
+    """A deployment of its own whose workers have these weights, and the engines for them ready."""
+    with (
+        rabbitmq_node.virtual_host() as vhost,
+        deployed(
+            rabbitmq_node.url_of(vhost),
+            s3_server.settings("rehearsal"),
+            postgres_server.create_database(),
+            tmp_path_factory.mktemp("workers"),
+            environment={**tiny.environment, "DOCTORGEN_WARM_ENGINES": '["flux"]'},
+        ) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="module")
+def by_workers(workers: Deployment, photo: Path) -> Mapping[str, Made]:
+    """The same by the workers, one after the other."""
+    return {recipe: by(workers, recipe, photo, SEED) for recipe in ("rehearsal", *RECIPES)}
+
+
+@pytest.fixture(scope="module")
+def alone(by_workers: Mapping[str, Made], making_alone: Future[dict[str, Made]]) -> dict[str, Made]:
+    """By the embedded pipeline, while the workers were at it."""
+    return making_alone.result()
 
 
 def by(deployment: Deployment, recipe: str, photo: Path, seed: int) -> Made:
@@ -203,9 +238,9 @@ def test_a_published_recipe_completes_on_such_weights(alone: dict[str, Made], ti
 
 @pytest.mark.parametrize("recipe", ["rehearsal", *RECIPES])
 def test_workers_on_rabbitmq_make_the_very_same_picture(
-    alone: dict[str, Made], workers: Deployment, tiny: Tiny, photo: Path, recipe: str
+    alone: dict[str, Made], by_workers: Mapping[str, Made], tiny: Tiny, recipe: str
 ) -> None:
-    same = by(workers, recipe, photo, SEED)
+    same = by_workers[recipe]
     check(same, tiny, {"tiny-flux"})
     assert same.picture == alone[recipe].picture
 
