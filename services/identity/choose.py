@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from shared.contracts.errors import InvalidInput
 from shared.vision.boxes import centre
-from shared.vision.faces import Face
+from shared.vision.face import Face
 from shared.vision.prominent import how_many, picked, prominent
 
 

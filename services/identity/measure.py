@@ -12,7 +12,7 @@ from shared.contracts.identity import FaceMeasure
 from shared.vision.align import aligned_crop
 from shared.vision.codec import Image
 from shared.vision.embedding import Descriptor
-from shared.vision.faces import Face
+from shared.vision.face import Face
 from shared.vision.measures import mean_level, sharpness
 
 SHARPNESS_CROP_PX = 128

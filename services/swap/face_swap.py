@@ -23,7 +23,7 @@ from shared.vision.blend import (
     to_lab,
 )
 from shared.vision.codec import Image
-from shared.vision.faces import Face
+from shared.vision.face import Face
 from shared.vision.warp import Triangles, far_to_near, piecewise_affine, sample, signed_areas
 
 Flags: TypeAlias = NDArray[np.uint8]
