@@ -34,7 +34,7 @@ class PortableGenerate:
 
     def run(self, work: Work[ComposeParams]) -> Outcome:
         params = work.params
-        photo, face = subject(work.inputs["photos"], IdentityRecord.from_json(work.one("identity")))
+        photo, face = subject(work.inputs["photos"], IdentityRecord.from_json(work.one("identity"), "identity"))
         photo, face = relevant(photo, face, params.width)
         work.progress(0.1)
         cut_out = matte(photo, self._segmenter.probability(photo, face), face)

@@ -29,6 +29,6 @@ class PortableScorer:
         Raises:
             InvalidInput: the image is no picture at all, or the identity no IdentityRecord.
         """
-        subject = IdentityRecord.from_json(work.one("identity"))
+        subject = IdentityRecord.from_json(work.one("identity"), "identity")
         seen = observe(decode(work.one("image")), subject, self._finder, self._encoder)
         return outcome(judge(seen, all_checks(seen, work.params), ENCODER))

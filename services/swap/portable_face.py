@@ -31,7 +31,7 @@ class PortableFace:
             if work.params.require_face:
                 raise Permanent("The picture shows no face to swap. Generate it again with another seed.")
             return unchanged(data, "faces")
-        record = IdentityRecord.from_json(work.one("identity"))
+        record = IdentityRecord.from_json(work.one("identity"), "identity")
         best = record.faces[record.best]
         photo, source = self._subject(work.inputs["photos"], best)
         swapped = swap_face(image, faces[0], photo, source, work.params)

@@ -75,8 +75,12 @@ class Contract(BaseModel):
         return self.model_dump_json(exclude_none=True).encode()
 
     @classmethod
-    def from_json(cls, data: bytes | str) -> Self:
+    def from_json(cls, data: bytes | str, where: str = "") -> Self:
         """Parse a document. One of an older schema is upgraded, and so are the documents within it.
+
+        Args:
+            data: the document.
+            where: what its user calls it, put before the field in errors.
 
         Raises:
             InvalidInput: the first offending field and what was found there; or the document's schema is newer.
@@ -86,8 +90,8 @@ class Contract(BaseModel):
         except ValidationError as error:
             others = _other_versions(error, cls)
             if not others:
-                raise invalid_input(error, "", cls) from error
-        return cls.from_json(json.dumps(upgraded(json.loads(data), others)))
+                raise invalid_input(error, where, cls) from error
+        return cls.from_json(json.dumps(upgraded(json.loads(data), others)), where)
 
 
 def invalid_input(error: ValidationError, where: str, model: type[BaseModel]) -> InvalidInput:

@@ -137,9 +137,9 @@ class StepMessage(Contract):
         return body if len(body) <= MESSAGE_LIMIT_BYTES else packed(body)
 
     @classmethod
-    def from_json(cls, data: bytes | str) -> Self:
+    def from_json(cls, data: bytes | str, where: str = "") -> Self:
         """Parse a document, packed or not. Raises as every contract does."""
-        return super().from_json(unpacked(data))
+        return super().from_json(unpacked(data), where)
 
     @property
     def size(self) -> int:

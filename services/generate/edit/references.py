@@ -35,7 +35,7 @@ def references(photos: Sequence[bytes], identity: bytes, most: int) -> tuple[Ref
         IntegrityError: PuLID's identity is damaged.
     """
     if identity[:1] == b"{":
-        record = IdentityRecord.from_json(identity)
+        record = IdentityRecord.from_json(identity, "identity")
         best = record.faces[record.best]
         others = sorted((face for face in record.faces if face is not best), key=lambda face: -face.quality)
         return tuple(_cut(photos, face) for face in (best, *others)[:most])
